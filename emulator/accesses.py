@@ -1,0 +1,146 @@
+"""Which rows of which buffer a unit instruction reads and writes: the basis of race detection.
+
+Every buffer has one writing and one reading unit; rows are the granularity in which it is addressed here
+(words, rows of lanes, bytes of the store buffer, elements of the activation buffer, entries of a file).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hw.spec.instructions import Destination, Pattern, Reduce, Source, Target, Unit
+from hw.spec.latency import vector_beats
+from hw.spec.machine import MachineSpec
+
+from emulator.state import MachineState
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer between two units: its name, who writes it, who reads it."""
+
+    name: str
+    writer: Unit
+    reader: Unit
+
+
+BUFFERS = {
+    b.name: b
+    for b in (
+        Buffer("memory", Unit.ST, Unit.LD),
+        Buffer("stream", Unit.LD, Unit.MPE),
+        Buffer("scale_ring", Unit.LD, Unit.MPE),
+        Buffer("input", Unit.LD, Unit.SFU),
+        Buffer("result", Unit.MPE, Unit.SFU),
+        Buffer("activation", Unit.SFU, Unit.MPE),
+        Buffer("matrix_scales", Unit.SFU, Unit.MPE),
+        Buffer("store", Unit.SFU, Unit.ST),
+        Buffer("best", Unit.SFU, Unit.SYS),
+    )
+}
+"""Buffers whose two sides are different units; the vector buffer and the scalar file are SFU's own."""
+
+Range = tuple[str, int, int]
+"""Buffer name, first row, number of rows; rows wrap at the depth."""
+
+
+def depths(spec: MachineSpec) -> dict[str, int]:
+    """Rows of every buffer of `BUFFERS`."""
+    return {
+        "memory": spec.memory.words,
+        "stream": spec.stream_words,
+        "scale_ring": spec.scale_words,
+        "input": spec.input_words,
+        "result": spec.result_rows,
+        "activation": spec.activation_rows * spec.lanes,
+        "matrix_scales": spec.matrix_scales,
+        "store": spec.store_rows * spec.matrix_rows,
+        "best": 1,
+    }
+
+
+def accesses(
+    unit: Unit, operation: Mapping[str, int], state: MachineState
+) -> tuple[list[Range], list[Range]]:
+    """Reads and writes of an EXECUTE operation about to be executed on `state`."""
+    if unit == Unit.LD:
+        return _load(operation, state)
+    if unit == Unit.ST:
+        return _store(operation, state.spec)
+    if unit == Unit.MPE:
+        return _matrix(operation, state)
+    if unit == Unit.SFU:
+        return _vector(operation, state.spec)
+    return [("best", 0, 1)], []
+
+
+def _load(operation: Mapping[str, int], state: MachineState) -> tuple[list[Range], list[Range]]:
+    length = operation["length"]
+    destination = operation["destination"]
+    if destination == Destination.STREAM:
+        written = ("stream", state.stream_write, length)
+    elif destination == Destination.SCALE:
+        written = ("scale_ring", state.scale_write, length)
+    else:
+        written = ("input", operation["buffer"], length)
+    return [("memory", operation["address"], length)], [written]
+
+
+def _store(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range], list[Range]]:
+    pattern = operation["pattern"]
+    if pattern == Pattern.COLUMN:
+        taken, words = 4 * operation["steps"], spec.step_words * operation["steps"]
+    elif pattern == Pattern.SPREAD:
+        taken, words = spec.matrix_rows, spec.step_words
+    else:
+        taken, words = 4, 1
+    rows = range(operation["rows"])
+    reads = [("store", 4 * (operation["source"] + r * operation["source_pitch"]), taken) for r in rows]
+    writes = [("memory", operation["address"] + r * operation["pitch"], words) for r in rows]
+    return reads, writes
+
+
+def _matrix(operation: Mapping[str, int], state: MachineState) -> tuple[list[Range], list[Range]]:
+    spec = state.spec
+    blocks, steps = operation["blocks"], operation["steps"]
+    elements = steps * spec.step_elements(8 if operation["wide"] else 4)
+    reads: list[Range] = [
+        ("stream", state.stream_read, spec.step_words * blocks * steps),
+        ("activation", 4 * operation["activation"], elements),
+    ]
+    if operation["scaled"] and operation["group_steps"]:
+        reads.append(("scale_ring", state.scale_read, blocks * steps // operation["group_steps"]))
+    writes: list[Range] = []
+    if operation["last"]:
+        reads.append(("matrix_scales", operation["scale"], 1))
+        writes.append(("result", operation["result"], blocks * spec.matrix_rows // spec.lanes))
+    return reads, writes
+
+
+def _vector(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range], list[Range]]:
+    beats = vector_beats(spec, operation["length"])
+    rows = operation["rows"]
+    reads: list[Range] = []
+    for name in ("a", "b", "c"):
+        source = operation[f"{name}_source"]
+        if source in (Source.INPUT, Source.RESULT):
+            buffer = "input" if source == Source.INPUT else "result"
+            reads += _rows(buffer, operation[name], operation[f"{name}_pitch"], rows, beats)
+    target, d, pitch = operation["target"], operation["d"], operation["d_pitch"]
+    writes: list[Range] = []
+    if target == Target.ACTIVATION:
+        writes = _rows("activation", d * spec.lanes, pitch * spec.lanes, rows, beats * spec.lanes)
+    elif target == Target.STORE_INTEGER:
+        writes = _rows("store", d * spec.lanes, pitch * spec.lanes, rows, beats * spec.lanes)
+    elif target == Target.STORE_FLOAT:
+        writes = _rows("store", 4 * d, 4 * pitch, rows, 4)
+    elif target == Target.MATRIX_SCALE:
+        writes = _rows("matrix_scales", d, pitch, rows, 1)
+    if operation["reduce"] == Reduce.ARGMAX:
+        writes.append(("best", 0, 1))
+    return reads, writes
+
+
+def _rows(buffer: str, first: int, pitch: int, rows: int, length: int) -> list[Range]:
+    if rows == 1 or pitch == length:
+        return [(buffer, first, rows * length)]
+    return [(buffer, first + r * pitch, length) for r in range(rows if pitch else 1)]

@@ -1,0 +1,223 @@
+"""The functional machine: executes a program bit for bit, in any order that tokens allow.
+
+Timing is not its business (`emulator.timing`); a legal program gives the same bits in every order.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw.spec.errors import InputError
+from hw.spec.instructions import LOOP_DEPTH, SEMAPHORE_BITS, Unit
+from hw.spec.program import Program
+
+from emulator import sequencer as seq
+from emulator.accesses import accesses
+from emulator.errors import IllegalProgram
+from emulator.races import RaceDetector
+from emulator.state import MachineState
+from emulator.units import load, matrix, store, system, vector
+
+_EXECUTE: dict[Unit, Callable[[MachineState, dict[str, int]], int]] = {
+    Unit.LD: load.execute,
+    Unit.ST: store.execute,
+    Unit.MPE: matrix.execute,
+    Unit.SFU: vector.execute,
+    Unit.SYS: system.execute,
+}
+_CHUNK = 256
+_BAD = {
+    seq.BAD_PC: "runs past its last instruction",
+    seq.BAD_OPCODE: "has an illegal opcode",
+    seq.BAD_LOOP: "nests or closes loops wrongly",
+}
+
+
+@dataclass
+class UnitTrace:
+    """Retired unit instructions of one unit, in order.
+
+    Attributes
+    ----------
+    pc, checksum : list of int
+    indices : list of tuple of int
+        The loop indices.
+    """
+
+    pc: list[int] = field(default_factory=list)
+    indices: list[tuple[int, ...]] = field(default_factory=list)
+    checksum: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Sequencer:
+    code: seq.UnitCode
+    state: np.ndarray
+    entries: np.ndarray
+    count: int = 0
+    at: int = 0
+    status: int = seq.RUNNING
+
+
+class Machine:
+    """One program on one machine, ready to run.
+
+    Parameters
+    ----------
+    program : Program
+    check : bool
+        Detect races and ring overruns while running.
+    trace : bool
+        Keep every retirement with its checksum.
+    """
+
+    def __init__(self, program: Program, check: bool = True, trace: bool = True) -> None:
+        self.program = program
+        self.check = check
+        self.trace = trace
+        self.codes = {unit: seq.decode_unit(unit, program.instructions.get(unit, [])) for unit in Unit}
+
+    def run(
+        self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = ()
+    ) -> tuple[MachineState, dict[Unit, UnitTrace]]:
+        """Run from the prompt until `tokens` tokens are generated or a stop token appears.
+
+        Raises
+        ------
+        InputError
+            If the prompt is empty, too long, or has an id outside the vocabulary.
+        IllegalProgram, IllegalInstruction
+            If the program is not legal.
+        """
+        for _ in self.steps(prompt, tokens, stop_tokens):
+            pass
+        return self.state, self.traces
+
+    def steps(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = ()) -> Iterator[MachineState]:
+        """Like `run`, but yield the state each time SYS has set a token."""
+        self._start(prompt, tokens, stop_tokens)
+        while True:
+            progress = False
+            for unit in Unit:
+                for _ in self._advance(unit):
+                    progress = True
+                    if unit == Unit.SYS:
+                        yield self.state
+            if not progress:
+                break
+        waiting = [u for u in Unit if self._next(u) is not None]
+        if waiting:
+            raise IllegalProgram("deadlock: " + "; ".join(self._blocked(u) for u in waiting))
+
+    def _start(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...]) -> None:
+        spec = self.program.machine
+        check_request(self.program, prompt, tokens)
+        state = self.state = MachineState(spec)
+        state.memory[: len(self.program.memory)] = self.program.memory
+        state.tokens[: len(prompt)] = prompt
+        state.prompt_length = len(prompt)
+        state.steps = len(prompt) + tokens - 1
+        state.stop_tokens = stop_tokens
+        self.traces = {unit: UnitTrace() for unit in Unit}
+        self.counts = np.zeros((len(Unit), len(Unit)), np.int64)
+        self.races = RaceDetector(spec) if self.check else None
+        self.sequencers = {
+            unit: _Sequencer(code, seq.new_state(), np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64))
+            for unit, code in self.codes.items()
+        }
+
+    def _next(self, unit: Unit) -> np.ndarray | None:
+        s = self.sequencers[unit]
+        while s.at == s.count:
+            if s.status == seq.HALTED:
+                return None
+            if s.status == seq.PAUSED:
+                seq.answer_end(s.state, self.state.end)
+            s.count, s.status = seq.expand(
+                s.code.table, s.state, self.state.prompt_length, self.state.steps, -1, s.entries
+            )
+            s.at = 0
+            if s.status in _BAD and s.count == 0:
+                raise IllegalProgram(f"{unit.name} at {seq.program_counter(s.state)} {_BAD[s.status]}")
+        return s.entries[s.at]
+
+    def _advance(self, unit: Unit) -> Iterator[None]:
+        s = self.sequencers[unit]
+        while (entry := self._next(unit)) is not None:
+            row = s.code.table[entry[seq.PC]]
+            wait, signal = int(row[seq.WAIT]), int(row[seq.SIGNAL])
+            if wait and not all(self.counts[giver, unit] for giver in Unit if wait >> giver & 1):
+                return
+            s.at += 1
+            for giver in Unit:
+                if wait >> giver & 1:
+                    self.counts[giver, unit] -= 1
+                    if self.races:
+                        self.races.take(giver, unit)
+            self._execute(unit, s.code, entry)
+            for taker in Unit:
+                if signal >> taker & 1:
+                    self.counts[unit, taker] += 1
+                    if self.counts[unit, taker] >= 1 << SEMAPHORE_BITS:
+                        raise IllegalProgram(f"token overflow from {unit.name} to {taker.name}")
+                    if self.races:
+                        self.races.give(unit, taker)
+            yield
+
+    def _execute(self, unit: Unit, code: seq.UnitCode, entry: np.ndarray) -> None:
+        pc = int(entry[seq.PC])
+        operation = code.operation(entry, self.state.token)
+        checksum = 0
+        if not operation["sync"]:
+            if self.races:
+                reads, writes = accesses(unit, operation, self.state)
+                self.races.access(unit, f"{unit.name} instruction {pc}", reads, writes)
+            checksum = _EXECUTE[unit](self.state, operation)
+            if self.races:
+                self._check_rings()
+        elif self.races:
+            self.races.access(unit, "", [], [])
+        if self.trace:
+            trace = self.traces[unit]
+            trace.pc.append(pc)
+            trace.indices.append(tuple(int(i) for i in entry[seq.INDEX : seq.INDEX + LOOP_DEPTH]))
+            trace.checksum.append(checksum)
+
+    def _check_rings(self) -> None:
+        state, spec = self.state, self.program.machine
+        rings = (
+            ("stream", state.stream_write, state.stream_read, spec.stream_words),
+            ("scale", state.scale_write, state.scale_read, spec.scale_words),
+        )
+        for name, written, read, depth in rings:
+            if not 0 <= written - read <= depth:
+                raise IllegalProgram(f"{name} ring: {written - read} words between LD and MPE, {depth} fit")
+
+    def _blocked(self, unit: Unit) -> str:
+        entry = self._next(unit)
+        assert entry is not None
+        row = self.codes[unit].table[entry[seq.PC]]
+        givers = [g.name for g in Unit if int(row[seq.WAIT]) >> g & 1 and not self.counts[g, unit]]
+        return f"{unit.name} at {int(entry[seq.PC])} waits for {', '.join(givers)}"
+
+
+def check_request(program: Program, prompt: list[int], tokens: int) -> None:
+    """Refuse a prompt that the program cannot take.
+
+    Raises
+    ------
+    InputError
+        If the prompt is empty, an id is outside the vocabulary, or prompt and answer are longer than the context.
+    """
+    vocabulary = program.information.get("vocabulary_size")
+    longest = program.information.get("context", program.machine.tokens)
+    if not prompt:
+        raise InputError("prompt: expected at least one token")
+    if tokens < 1:
+        raise InputError(f"tokens: expected at least 1, found {tokens}")
+    if len(prompt) + tokens > longest:
+        raise InputError(f"prompt and tokens: {len(prompt)} + {tokens} exceed the program's context of {longest}")
+    for position, token in enumerate(prompt):
+        if token < 0 or (vocabulary is not None and token >= vocabulary):
+            raise InputError(f"prompt: token id {token} at position {position} is outside 0 to {(vocabulary or 0) - 1}")

@@ -1,0 +1,1 @@
+"""Golden arithmetic of OpenLPU in NumPy: what the hardware computes, to the bit."""

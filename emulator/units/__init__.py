@@ -1,0 +1,1 @@
+"""Bit-exact meaning of each unit's instructions, one file a unit."""

@@ -1,0 +1,206 @@
+"""The vector unit (SFU), functionally: one EXECUTE operation on the buffers of a core.
+
+Whole instructions are computed as arrays of rows x length; `docs/isa.md` has the meaning.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.numerics.floating import (
+    FloatArray,
+    add,
+    canonical,
+    from_integer,
+    multiply,
+    to_integer,
+)
+from emulator.numerics.functions import apply
+from emulator.state import MachineState
+from emulator.units.vector_check import beats_of, check_fields, check_order
+from hw.spec.functions import Function
+from hw.spec.instructions import Reduce, Source, Target
+
+__all__ = ["INDEX_BITS", "SUM_BITS", "SUM_FRACTION_BITS", "execute", "restart"]
+
+SUM_BITS = 48
+"""Bits of an element in the fixed point of SUM; the sum has 64."""
+SUM_FRACTION_BITS = 30
+INDEX_BITS = 20
+"""Bits of the index that ARGMAX keeps."""
+
+_FUNCTIONS = sorted(Function, key=lambda function: function.value)
+_ELEMENT_TARGETS = (Target.SCALAR, Target.STORE_FLOAT, Target.MATRIX_SCALE)
+
+
+def restart(state: MachineState) -> None:
+    """What the start of a run does to the unit: no ARGMAX so far."""
+    state.best_value = None
+    state.best_index = 0
+
+
+def execute(state: MachineState, operation: Mapping[str, int]) -> int:
+    """Apply one operation to the state.
+
+    Parameters
+    ----------
+    state : MachineState
+        Changed in place: vector, scalars, activation, store, matrix_scales, best_value, best_index.
+    operation : mapping
+        Value of every field of `hw.spec.instructions.operation_fields(Unit.SFU)`.
+
+    Returns
+    -------
+    int
+        Checksum of what was written; 0 for SYNC.
+
+    Raises
+    ------
+    IllegalInstruction
+        If the hardware flags the operation, or if it reads what it writes at another beat.
+    """
+    if operation["sync"]:
+        return 0
+    check_fields(operation)
+    check_order(state.spec, operation)
+    reduce, target = operation["reduce"], operation["target"]
+    length = operation["length"]
+    if reduce == Reduce.NONE and target in _ELEMENT_TARGETS:
+        # Nothing but the first element of each row can be seen.
+        length = 1
+    u = _elements(state, operation, length)
+    if reduce == Reduce.ARGMAX:
+        _keep_best(state, operation, u[0])
+        return 0
+    checksum = 0
+    if reduce:
+        results = _reduce(reduce, u)
+        entries = (operation["reduce_entry"] + np.arange(len(u))) % len(state.scalars)
+        checksum = crc32(results)
+    if target:
+        checksum ^= _write(state, operation, u)
+    if reduce:
+        state.scalars[entries] = results
+    return checksum
+
+
+def _elements(state: MachineState, operation: Mapping[str, int], length: int) -> FloatArray:
+    """function(A*B + C), rows x length; may be a view of a buffer."""
+    rows = operation["rows"]
+    u = _operand(state, operation, "a", length)
+    if operation["b_source"] != Source.NONE:
+        u = multiply(u, _operand(state, operation, "b", length))
+    if operation["c_source"] != Source.NONE:
+        u = add(u, _operand(state, operation, "c", length))
+    if operation["function"]:
+        u = apply(_FUNCTIONS[operation["function"]], u)
+    if u.shape != (rows, length):
+        # Scalars and constants only: the same for all elements of a row.
+        u = np.broadcast_to(u, (rows, length))
+    return u
+
+
+def _operand(state: MachineState, operation: Mapping[str, int], name: str, length: int) -> FloatArray:
+    """Canonical operand, of a shape that broadcasts to rows x length."""
+    source = operation[f"{name}_source"]
+    if source == Source.CONSTANT:
+        return canonical(np.array(operation[f"{name}_constant"], np.uint32).view(np.float32))
+    rows, start, pitch = operation["rows"], operation[name], operation[f"{name}_pitch"]
+    if source == Source.SCALAR:
+        entries = (start + pitch * np.arange(rows)) % len(state.scalars)
+        return canonical(state.scalars[entries])[:, None]
+    buffer = state.input
+    if source == Source.VECTOR:
+        buffer = state.vector
+    elif source == Source.RESULT:
+        buffer = state.result
+    depth, lanes = buffer.shape
+    beats = -(-length // lanes)
+    start %= depth
+    if start + (rows - 1) * pitch + beats <= depth:
+        return canonical(_window(buffer, start, pitch, rows, length, lanes))
+    indices = (start + pitch * np.arange(rows)[:, None] + np.arange(beats)) % depth
+    return canonical(buffer[indices].reshape(rows, beats * lanes)[:, :length])
+
+
+def _window(
+    buffer: npt.NDArray[Any], start: int, pitch: int, rows: int, length: int, lanes: int
+) -> npt.NDArray[Any]:
+    """View of rows x length elements of a buffer of `lanes` elements a row, which do not wrap."""
+    item = buffer.itemsize
+    strides = (pitch * lanes * item, item)
+    return np.ndarray((rows, length), buffer.dtype, buffer, start * lanes * item, strides)
+
+
+def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> int:
+    """Write the elements to their target; returns the CRC of what was written."""
+    target, d = operation["target"], operation["d"]
+    rows, pitch = operation["rows"], operation["d_pitch"]
+    if target in _ELEMENT_TARGETS:
+        buffer = state.scalars
+        if target == Target.MATRIX_SCALE:
+            buffer = state.matrix_scales
+        elif target == Target.STORE_FLOAT:
+            buffer = state.store.view(np.float32)
+        values = np.ascontiguousarray(u[:, 0])
+        buffer[(d + pitch * np.arange(rows)) % len(buffer)] = values
+        return crc32(values)
+    lanes = state.spec.lanes
+    width = beats_of(state.spec, operation["length"]) * lanes
+    if target == Target.VECTOR:
+        buffer, values = state.vector.reshape(-1), u
+    else:
+        buffer = state.activation if target == Target.ACTIVATION else state.store.view(np.int8)
+        values = to_integer(u, 8).astype(np.int8)
+    if width == u.shape[1]:
+        padded = np.ascontiguousarray(values)
+    else:
+        padded = np.zeros((rows, width), buffer.dtype)
+        padded[:, : u.shape[1]] = values
+    depth, beats = len(buffer) // lanes, width // lanes
+    start = d % depth
+    if start + (rows - 1) * pitch + beats <= depth and (rows == 1 or pitch >= beats):
+        _window(buffer, start, pitch, rows, width, lanes)[...] = padded
+    else:
+        # Row by row, so that of rows that overlap the later one stays.
+        by_row = buffer.reshape(depth, lanes)
+        for row in range(rows):
+            by_row[(start + row * pitch + np.arange(beats)) % depth] = padded[row].reshape(beats, lanes)
+    return crc32(padded)
+
+
+def _reduce(reduce: int, u: FloatArray) -> FloatArray:
+    """One value a row."""
+    if reduce == Reduce.SUM:
+        total = to_integer(u, SUM_BITS, SUM_FRACTION_BITS).sum(axis=1)
+        return from_integer(total, SUM_FRACTION_BITS)
+    if reduce == Reduce.MAGNITUDE:
+        return np.abs(u).max(axis=1)
+    largest = u.max(axis=1)
+    for row in np.flatnonzero(largest == 0):
+        # By value the zeros are equal; +0 is the larger one.
+        zeros = u[row][u[row] == 0]
+        largest[row] = -0.0 if np.signbit(zeros).all() else 0.0
+    return largest
+
+
+def _keep_best(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> None:
+    """ARGMAX over one row; the earliest of equal elements stays."""
+    if operation["restart"]:
+        restart(state)
+    index = int(u.argmax())
+    value = float(u[index])
+    if value == 0:
+        largest = (u == 0) & ~np.signbit(u)
+        if largest.any():
+            index = int(largest.argmax())
+            value = 0.0
+    best = state.best_value
+    # The sign decides between zeros.
+    if best is None or (value, math.copysign(1, value)) > (best, math.copysign(1, best)):
+        state.best_value = value
+        state.best_index = (operation["d"] * state.spec.lanes + index) % (1 << INDEX_BITS)

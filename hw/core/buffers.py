@@ -1,0 +1,158 @@
+"""On-chip buffers: one writer, any number of readers."""
+
+from pathlib import Path
+
+from amaranth.hdl import ClockSignal, Instance, Module, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+from amaranth.utils import ceil_log2
+
+from hw.core.ports import read_port, write_port
+
+VERILOG = Path(__file__).parent / "verilog" / "lpu_ram.v"
+"""The memory itself, hand-written: generated memories carry an initial value for every row."""
+
+
+class Buffer(wiring.Component):
+    """A synchronous memory with one writing port and one or more reading ports.
+
+    Block memories have one port of each kind, so every reader has a copy of its own. A row that is read in
+    the cycle in which it is written shows its old content. All rows are zero when the simulation starts.
+
+    Parameters
+    ----------
+    depth, width : int
+        Rows, and bits of a row.
+    granularity : int or None
+        Bits that one write enable bit covers; the whole row if None.
+    readers : int
+        Reading ports.
+
+    Members
+    -------
+    write : In(write_port(depth, width, granularity))
+    read : In(read_port(depth, width)), an array of `readers`
+    enable : In(readers)
+        Reader r keeps its data while bit r is 0.
+    """
+
+    write: wiring.PureInterface
+    read: list[wiring.PureInterface]
+    enable: Value
+
+    def __init__(self, depth: int, width: int, granularity: int | None = None, readers: int = 1) -> None:
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two above 1, not {depth!r}")
+        if granularity is not None and width % granularity:
+            raise ValueError(f"granularity must divide the width {width}, not {granularity!r}")
+        self.depth = depth
+        self.width = width
+        self.granularity = granularity or width
+        self.readers = readers
+        super().__init__({
+            "write": In(write_port(depth, width, granularity)),
+            "read": In(read_port(depth, width)).array(readers),
+            "enable": In(readers, init=(1 << readers) - 1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for number, reader in enumerate(self.read):
+            m.submodules[f"copy{number}"] = Instance(
+                "lpu_ram",
+                p_WIDTH=self.width,
+                p_DEPTH=self.depth,
+                p_ADDRESS=ceil_log2(self.depth),
+                p_GRANULARITY=self.granularity,
+                i_clk=ClockSignal(),
+                i_write_enable=self.write.enable,
+                i_write_address=self.write.address,
+                i_write_data=self.write.data,
+                i_read_enable=self.enable[number],
+                i_read_address=reader.address,
+                o_read_data=reader.data,
+            )
+        return m
+
+
+class StreamRing(wiring.Component):
+    """The weight stream ring: words in, pairs of words (a step of the matrix engine) out.
+
+    Even and odd words lie in memories of their own.
+
+    Parameters
+    ----------
+    depth, width : int
+        Words, and bits of a word.
+
+    Members
+    -------
+    write : In(write_port(depth, width))
+    read : In(read_port(depth // 2, 2 * width))
+        Row k holds word 2k in its low half, word 2k + 1 above.
+    """
+
+    write: wiring.PureInterface
+    read: wiring.PureInterface
+
+    def __init__(self, depth: int, width: int) -> None:
+        self.depth = depth
+        self.width = width
+        super().__init__({
+            "write": In(write_port(depth, width)),
+            "read": In(read_port(depth // 2, 2 * width)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for number, name in enumerate(("even", "odd")):
+            m.submodules[name] = half = Buffer(self.depth // 2, self.width)
+            m.d.comb += [
+                half.write.enable.eq(self.write.enable & (self.write.address[0] == number)),
+                half.write.address.eq(self.write.address[1:]),
+                half.write.data.eq(self.write.data),
+                half.read[0].address.eq(self.read.address),
+                self.read.data.word_select(number, self.width).eq(half.read[0].data),
+            ]
+        return m
+
+
+class ActivationBuffer(wiring.Component):
+    """INT8 activations: rows of `lanes` bytes in, wider rows of `granule` bytes out.
+
+    Parameters
+    ----------
+    rows, lanes, granule : int
+        Rows written; bytes of a row written; bytes of a row read, a multiple of `lanes`.
+
+    Members
+    -------
+    write : In(write_port(rows, 8 * lanes))
+    read : In(read_port(rows * lanes // granule, 8 * granule))
+    """
+
+    write: wiring.PureInterface
+    read: wiring.PureInterface
+
+    def __init__(self, rows: int, lanes: int, granule: int) -> None:
+        self.rows = rows
+        self.lanes = lanes
+        self.granule = granule
+        super().__init__({
+            "write": In(write_port(rows, 8 * lanes)),
+            "read": In(read_port(rows * lanes // granule, 8 * granule)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        parts = self.granule // self.lanes
+        m.submodules.memory = memory = Buffer(self.rows // parts, 8 * self.granule, 8 * self.lanes)
+        low = ceil_log2(parts)
+        m.d.comb += [
+            memory.write.enable.eq(self.write.enable << self.write.address[:low]),
+            memory.write.address.eq(self.write.address[low:]),
+            memory.write.data.eq(self.write.data.replicate(parts)),
+            memory.read[0].address.eq(self.read.address),
+            self.read.data.eq(memory.read[0].data),
+        ]
+        return m

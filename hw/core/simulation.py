@@ -1,0 +1,72 @@
+"""The processor with its memory channels beside it: what `sim_tests.simulate` builds."""
+
+from amaranth.hdl import Cat, ClockSignal, Instance, Module, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.core.axi import axi_read
+from hw.core.memory_model import TIMING_FIELDS, MemoryModel, fault_signature
+from hw.core.processor import Processor, control_ports, memory_ports, trace_ports
+from hw.spec.instructions import Unit
+from hw.spec.machine import MachineSpec
+
+
+class Simulation(wiring.Component):
+    """Processor and memory, with the memory's timing as an input, so that one build serves all timings.
+
+    The Verilog also needs `memory_array.v` (content of a channel) and `trace_writer.sv` of `sim_tests/verilog`.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+        The machine.
+
+    Members
+    -------
+    s_axi_*, irq : see `hw.core.processor.Processor`
+    timing : In(timing_signature())
+        Timing of all channels; constant during a run.
+    fault_enable, fault_address, fault_stall : In
+        Errors to inject; see `hw.core.memory_model.fault_signature`.
+    """
+
+    irq: Value
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self.spec = spec
+        members = {name: member for name, (_, member) in control_ports().items()}
+        members |= {f"timing_{name}": In(width) for name, width in TIMING_FIELDS.items()}
+        members |= {f"fault_{name}": In(member.shape) for name, member in fault_signature().members.items()}
+        super().__init__({**members, "irq": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        spec = self.spec
+        m.submodules.processor = processor = Processor(spec, trace=True)
+        for port, (_, member) in control_ports().items():
+            inner, outer = getattr(processor, port), getattr(self, port)
+            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        m.d.comb += self.irq.eq(processor.irq)
+        for channel in range(spec.channels):
+            memory = MemoryModel(spec.memory.words, spec.bus_bytes, channel=channel)
+            m.submodules[f"memory{channel}"] = memory
+            self._memory(m, processor, memory, channel)
+
+        # One line of a file for each retirement, written by the simulator itself.
+        joined: dict[str, list[Value]] = {}
+        for port, (_, name, _) in trace_ports().items():
+            joined.setdefault(name, []).append(getattr(processor, port))
+        ports = {f"i_{name}": Cat(values) for name, values in joined.items()}
+        m.submodules.trace = Instance("trace_writer", p_UNITS=len(Unit), i_clk=ClockSignal(), **ports)
+        return m
+
+    def _memory(self, m: Module, processor: Processor, memory: MemoryModel, channel: int) -> None:
+        reads = axi_read(self.spec.bus_bytes).members
+        for port, (name, member) in memory_ports(self.spec, channel).items():
+            outer = getattr(processor, port)
+            inner = getattr(memory.read if name in reads else memory.write, name)
+            m.d.comb += inner.eq(outer) if member.flow == Out else outer.eq(inner)
+        m.d.comb += memory.start.eq(processor.trace_start)
+        m.d.comb += [getattr(memory.timing, name).eq(getattr(self, f"timing_{name}")) for name in TIMING_FIELDS]
+        names = fault_signature().members
+        m.d.comb += [getattr(memory.fault, name).eq(getattr(self, f"fault_{name}")) for name, _ in names.items()]

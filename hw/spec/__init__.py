@@ -1,0 +1,1 @@
+"""The one definition of formats, instructions, programs and machines; imports no HDL."""

@@ -1,0 +1,67 @@
+"""Latencies of the flight processor, in cycles; `docs/isa.md` says between which events."""
+
+from hw.spec.floating import (
+    FLOAT_ADD_LATENCY,
+    FLOAT_MULTIPLY_LATENCY,
+    FROM_INTEGER_LATENCY,
+    FUNCTION_LATENCY,
+    TO_INTEGER_LATENCY,
+)
+from hw.spec.machine import MachineSpec
+
+FETCH_CYCLES = 2
+"""From fetch to the first cycle in which tokens can be taken."""
+EVALUATE_CYCLES = 2
+"""Operand evaluation, between the taking of tokens and the offer to the unit."""
+CONTROL_CYCLES = 5
+"""From the fetch of a control instruction to the next fetch."""
+LOAD_CYCLES = 2
+"""From the last beat on the R channel to the end of a load."""
+STORE_CYCLES = 3
+"""From the issue of a store to its first write request."""
+TOKEN_CYCLES = 3
+"""From issue to end of SYS's token instruction."""
+
+MATRIX_INPUT_CYCLES = 3
+"""Issue to the first products: ring address, ring read, operand registers."""
+MATRIX_SUM_CYCLES = 5
+"""Products, adder tree, group sum, scaling, accumulation."""
+VECTOR_READ_CYCLES = 2
+"""From the address of a beat, which is out in the cycle behind issue, to its operands: buffer read, selection."""
+VECTOR_TREE_LEVELS = 2
+"""Levels of the vector unit's adder and comparison trees between two registers."""
+VECTOR_REDUCE_CYCLES = 3
+"""Behind the tree: accumulation over beats, write, checksum."""
+
+
+def matrix_latency(spec: MachineSpec) -> int:
+    """Cycles of an MPE instruction beyond its blocks and the last drain."""
+    return MATRIX_INPUT_CYCLES + MATRIX_SUM_CYCLES + FROM_INTEGER_LATENCY + FLOAT_MULTIPLY_LATENCY + 1
+
+
+def vector_tree_cycles(spec: MachineSpec) -> int:
+    """Registers of the vector unit's adder and comparison trees over the lanes."""
+    levels = (spec.lanes - 1).bit_length()
+    return -(-levels // VECTOR_TREE_LEVELS)
+
+
+def vector_latency(spec: MachineSpec) -> int:
+    """Cycles of an SFU instruction beyond its beats: the longest way, that of a SUM to the scalar file."""
+    arithmetic = FLOAT_MULTIPLY_LATENCY + FLOAT_ADD_LATENCY + FUNCTION_LATENCY + TO_INTEGER_LATENCY
+    reduction = vector_tree_cycles(spec) + VECTOR_REDUCE_CYCLES + FROM_INTEGER_LATENCY
+    return VECTOR_READ_CYCLES + arithmetic + reduction
+
+
+def matrix_cycles(spec: MachineSpec, blocks: int, steps: int) -> int:
+    """Cycles from issue to end of an MPE instruction."""
+    return matrix_latency(spec) + blocks * max(steps, spec.drain_cycles) + spec.drain_cycles
+
+
+def vector_beats(spec: MachineSpec, length: int) -> int:
+    """Beats of one row of `length` elements."""
+    return -(-length // spec.granule) * (spec.granule // spec.lanes)
+
+
+def vector_cycles(spec: MachineSpec, rows: int, length: int) -> int:
+    """Cycles from issue to end of an SFU instruction."""
+    return vector_latency(spec) + rows * vector_beats(spec, length)

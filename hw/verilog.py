@@ -1,0 +1,171 @@
+"""Verilog of components: one module for each kind of component, under names that a reader can use."""
+
+import re
+from dataclasses import dataclass, field
+
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil
+from amaranth.hdl import Fragment, Module, Value, ValueCastable
+from amaranth.hdl._ir import Design, PortDirection
+from amaranth.lib import wiring
+
+from hw.core.buffers import VERILOG as BUFFER_VERILOG
+from hw.spec.machine import MachineSpec
+
+PREFIX = "lpu_"
+PROCESSOR = "lpu_processor"
+"""Name of the top module."""
+
+LINT_OFF = {
+    "DECLFILENAME": "all modules are in one file",
+    "UNUSEDSIGNAL": "the generator names every slice of a structure, used or not",
+    "UNUSEDPARAM": "as UNUSEDSIGNAL",
+    "WIDTHEXPAND": "sums are written with operands narrower than their result; the extension is meant",
+    "WIDTHTRUNC": "as WIDTHEXPAND, for results that wrap",
+}
+"""Warnings of `verilator --lint-only -Wall` that are not looked at, and why; there are no others."""
+
+
+@dataclass
+class _RtlilModule:
+    """One module of RTLIL text: its attributes, name, lines, and the modules of its cells."""
+
+    path: str
+    head: list[str]
+    body: list[str]
+    children: list[str] = field(default_factory=list)
+
+
+def convert(component: wiring.Component, name: str) -> str:
+    """Verilog of a component and of all below it; the ports of the top are named as its members.
+
+    Components with the same netlist share a module. Modules are named after the component's class, or its
+    attribute `verilog_name`, and numbered where netlists of one class differ.
+    """
+    ports: dict[str, tuple[Value, PortDirection]] = {}
+    for path, member, value in component.signature.flatten(component):
+        if isinstance(value, ValueCastable):
+            value = value.as_value()
+        direction = PortDirection.Input if member.flow == wiring.In else PortDirection.Output
+        ports["__".join(map(str, path))] = (value, direction)
+    fragment = Fragment.get(component, None)
+    design = fragment.prepare(ports=ports, hierarchy=(name,))
+    kinds = _kinds(design) | {name: name}
+    text, _ = rtlil.convert_fragment(design, ports, name, emit_src=False)
+    modules = _merge(_parse(_plain_names(text)), kinds)
+    verilog = _to_verilog(modules)
+    if re.search(r"^\s*lpu_ram\b", verilog, re.MULTILINE):
+        verilog += "\n" + BUFFER_VERILOG.read_text()
+    return verilog
+
+
+def generate_verilog(spec: MachineSpec, trace: bool = False) -> str:
+    """Verilog of the whole processor; the top module is `PROCESSOR`.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+        The machine.
+    trace : bool
+        Adds the ports of the retirement trace.
+    """
+    from hw.core.processor import Processor
+
+    banner = f"// OpenLPU flight processor, target {spec.name}, machine {spec.hash:08x}\n"
+    return banner + convert(Processor(spec, trace), PROCESSOR)
+
+
+def _kinds(design: Design) -> dict[str, str]:
+    """Module name for each path of the hierarchy, without number."""
+    kinds = {}
+    for fragment, info in design.fragments.items():
+        origins = [o for o in fragment.origins or () if not isinstance(o, Module | Fragment)]
+        if origins:
+            # A wrapper such as a ResetInserter comes before the component that it wraps.
+            kind = getattr(origins[-1], "verilog_name", _snake(type(origins[-1]).__name__))
+            kinds[".".join(info.name)] = PREFIX + kind
+    return kinds
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower().strip("_")
+
+
+def _plain_names(text: str) -> str:
+    """RTLIL text without dollar signs in public names: they would have to be escaped in Verilog."""
+    numbered = re.compile(r"\\([A-Za-z_]\w*(?:\$\d+)+)")
+    public = set(re.findall(r"\\(\w+)", text))
+    plain = {name: name.replace("$", "_n") for name in set(numbered.findall(text))}
+    clashes = public & set(plain.values())
+    if clashes:
+        raise ValueError(f"names that differ only in a dollar sign: {sorted(clashes)}")
+    return numbered.sub(lambda match: "\\" + plain[match[1]], text)
+
+
+def _parse(text: str) -> list[_RtlilModule]:
+    """Modules of RTLIL text, without the contents of memories: all are zero or set before use."""
+    modules: list[_RtlilModule] = []
+    head: list[str] = []
+    body: list[str] | None = None
+    lines = iter(text.split("\n"))
+    for line in lines:
+        if body is None:
+            if match := re.match(r"module \\(\S+)", line):
+                body = []
+                modules.append(_RtlilModule(match[1], head, body))
+                head = []
+            elif line.startswith("attribute"):
+                head.append(line)
+        elif line == "end":
+            body = None
+        elif line.startswith("  cell $meminit"):
+            while next(lines) != "  end":
+                pass
+        else:
+            if match := re.match(r"  cell \\(\S+) ", line):
+                modules[-1].children.append(match[1])
+            body.append(line)
+    return modules
+
+
+def _merge(modules: list[_RtlilModule], kinds: dict[str, str]) -> str:
+    """RTLIL text in which equal modules are one, and all have their final names."""
+    paths = {module.path for module in modules}
+    names: dict[str, str] = {}
+    by_content: dict[tuple[str, str], str] = {}
+    variants: dict[str, int] = {}
+    result: list[str] = []
+    # Deepest first, so that the names of a module's children are known.
+    for module in sorted(modules, key=lambda m: -m.path.count(".")):
+        body = "\n".join(module.body)
+        for child in sorted(set(module.children) & paths, key=len, reverse=True):
+            body = body.replace(f"  cell \\{child} ", f"  cell \\{names[child]} ")
+        kind = kinds.get(module.path, PREFIX + _snake(module.path.rpartition(".")[2]))
+        if (kind, body) not in by_content:
+            variants[kind] = variants.get(kind, 0) + 1
+            number = variants[kind]
+            final = kind if number == 1 else f"{kind}_{number}"
+            by_content[kind, body] = final
+            result += [*module.head, f"module \\{final}", body, "end"]
+        names[module.path] = by_content[kind, body]
+    return "\n".join(result) + "\n"
+
+
+def _to_verilog(rtlil_text: str) -> str:
+    attributes = " ".join(
+        f"-remove {name}"
+        for name in ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding", "full_case", "parallel_case")
+    )
+    script = [
+        f"read_rtlil <<rtlil\n{rtlil_text}\nrtlil",
+        "proc -nomux -norom",
+        "memory_collect",
+        f"attrmap {attributes}",
+        f"attrmap -modattr {attributes}",
+        "write_verilog -sv",
+    ]
+    yosys = find_yosys(lambda version: version >= (0, 40))
+    # It warns of processes that stay processes, which is what is wanted here.
+    verilog = yosys.run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+    # Registers have their initial value in their declaration too.
+    return re.sub(r"^  \(\* init = [^\n]*\*\)\n", "", verilog, flags=re.MULTILINE)

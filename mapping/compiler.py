@@ -1,0 +1,82 @@
+"""The compiler: a model, a machine and a recipe become one program."""
+
+from typing import Any
+
+import numpy as np
+
+from hw.spec.errors import InputError
+from hw.spec.instructions import Unit
+from hw.spec.machine import MachineSpec
+from hw.spec.program import Program
+from mapping.frontend.config import ModelConfig
+from mapping.frontend.model import Model
+from mapping.frontend.weights import tensor_shapes
+from mapping.lowering.load import lower_load
+from mapping.lowering.matrix import lower_matrix
+from mapping.lowering.plan import LAYER_MATRICES, Plan
+from mapping.lowering.store import lower_store
+from mapping.lowering.system import lower_system
+from mapping.lowering.vector import lower_vector
+from mapping.packing import compress_model, pack_memory
+from mapping.recipe import Recipe
+
+
+def plan_model(config: ModelConfig, machine: MachineSpec, recipe: Recipe, context: int | None = None) -> Plan:
+    """Lay a model out on a machine.
+
+    Parameters
+    ----------
+    context : int, optional
+        Longest sequence; by default what the model and the target's token buffer allow.
+
+    Raises
+    ------
+    InputError
+        If it does not fit, saying what and by how much; or if a recipe's override names no matrix.
+    """
+    names = [n for n in tensor_shapes(config) if n.endswith("_proj")] + ["lm_head"]
+    recipe.check_names(names, f"recipe {recipe.name}")
+    if context is None:
+        context = min(config.maximum_positions, machine.tokens)
+    if context > config.maximum_positions:
+        raise InputError(f"context: {context} tokens, the model has {config.maximum_positions} positions")
+    return Plan(config, machine, recipe, context)
+
+
+def lower(plan: Plan) -> dict[Unit, list[int]]:
+    """Instruction words of every unit."""
+    room = plan.spec.instructions
+    streams = (lower_load(plan), lower_store(plan), lower_matrix(plan), lower_vector(plan), lower_system())
+    return {stream.unit: stream.words(room) for stream in streams}
+
+
+def compile_instructions(plan: Plan) -> Program:
+    """A program without weights: all that timing needs."""
+    return Program(plan.spec, lower(plan), np.zeros((0, plan.spec.word_bytes), np.uint8), {"context": plan.context})
+
+
+def compile_model(model: Model, machine: MachineSpec, recipe: Recipe, context: int | None = None) -> Program:
+    """The whole program: instructions, packed weights, and what a host needs to know."""
+    plan = plan_model(model.config, machine, recipe, context)
+    matrices = compress_model(model, plan)
+    return Program(machine, lower(plan), pack_memory(model, plan, matrices), _information(model, recipe, plan))
+
+
+def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    config = model.config
+    bits = [m.format.bits * m.rows * m.columns * s.layers for s in plan.segments for m in s.matrices.values()]
+    information: dict[str, Any] = {
+        "model": model.name,
+        "synthetic": model.synthetic,
+        "parameters": model.parameters,
+        "recipe": recipe.name,
+        "context": min(plan.context, config.maximum_positions),
+        "vocabulary_size": config.vocabulary_size,
+        "stop_tokens": list(config.eos_token_ids)[:4],
+        "weight_bits": sum(bits),
+        "matrices": list(LAYER_MATRICES),
+        "regions": {name: list(region) for name, region in plan.memory.taken.items()},
+    }
+    if model.folder is not None and (model.folder / "tokenizer.json").is_file():
+        information["tokenizer"] = (model.folder / "tokenizer.json").read_text()
+    return information

@@ -1,0 +1,1 @@
+"""From a model, a machine and a recipe to one instruction stream a unit."""

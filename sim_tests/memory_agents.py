@@ -1,0 +1,309 @@
+"""What benches of memory, load and store unit share: timing, content, instructions, and a slow AXI slave."""
+
+import random
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw.spec.instructions import Unit, operation_fields
+from hw.spec.machine import MachineSpec, MemorySpec
+from sim_tests.packing import pack
+from sim_tests.streams import Bench
+
+
+def drive_timing(dut: Any, spec: MemorySpec) -> None:
+    """Put the timing of a memory on the ports `timing__*`."""
+    values = {
+        "read_latency": spec.read_latency,
+        "write_latency": spec.write_latency,
+        "activate": spec.activate,
+        "turnaround": spec.turnaround,
+        "refresh_interval": spec.refresh_interval,
+        "refresh_cycles": spec.refresh_cycles,
+        "beat_numerator": spec.beat_numerator,
+        "beat_denominator": spec.beat_denominator,
+        "bank_bits": spec.banks.bit_length() - 1,
+        "row_bits": spec.row_words.bit_length() - 1,
+    }
+    for name, value in values.items():
+        getattr(dut, f"timing__{name}").value = value
+
+
+def random_memory(rng: random.Random, words: int, burst_beats: int, outstanding: int) -> MemorySpec:
+    """Timing drawn at random, with refreshes as frequent as `hw.spec.machine.check_machine` allows."""
+    denominator = rng.choice([1, 1, 2, 3, 7, 16, 1000])
+    numerator = rng.randint(-(-denominator // 4), denominator)
+    latency, activate = rng.randint(2, 40), rng.choice([0, 1, 5, 20])
+    turnaround, refresh_cycles = rng.choice([0, 1, 4, 11]), rng.choice([0, 1, 17, 60])
+    ahead = burst_beats * outstanding * denominator // numerator + latency
+    ahead += outstanding * (activate + turnaround) + refresh_cycles
+    return MemorySpec(
+        words=words,
+        read_latency=latency,
+        write_latency=rng.randint(1, 20),
+        banks=rng.choice([1, 2, 4, 16]),
+        row_words=rng.choice([burst_beats, 2 * burst_beats, 8 * burst_beats]),
+        activate=activate,
+        turnaround=turnaround,
+        refresh_interval=ahead + rng.randint(1, 100),
+        refresh_cycles=refresh_cycles,
+        beat_numerator=numerator,
+        beat_denominator=denominator,
+    )
+
+
+async def fill(bench: Bench, prefixes: list[str], content: list[list[int]]) -> None:
+    """Write the content of each memory by its host port; `prefixes` as `"host"` or `"host__0"`."""
+    ports = [(getattr(bench.dut, f"{p}__address"), getattr(bench.dut, f"{p}__write_data")) for p in prefixes]
+    for prefix in prefixes:
+        getattr(bench.dut, f"{prefix}__enable").value = 1
+    for address in range(len(content[0])):
+        for (address_port, data_port), words in zip(ports, content, strict=True):
+            address_port.value = address
+            data_port.value = words[address]
+        await bench.cycles(1)
+    for prefix in prefixes:
+        getattr(bench.dut, f"{prefix}__enable").value = 0
+    await bench.cycles(1)
+
+
+def channel_words(memory: npt.NDArray[np.uint8], spec: MachineSpec) -> list[list[int]]:
+    """Content of each channel, as integers."""
+    parts = memory.reshape(len(memory), spec.channels, spec.bus_bytes)
+    return [[int.from_bytes(w.tobytes(), "little") for w in parts[:, c]] for c in range(spec.channels)]
+
+
+class Instructions:
+    """Offers operations to a unit, and records when each was offered, issued, ended, or found illegal.
+
+    Parameters
+    ----------
+    operations : fields that are not zero, in order
+    gaps : cycles without an offer before each operation
+    """
+
+    def __init__(
+        self, bench: Bench, unit: Unit, operations: list[Mapping[str, int]], gaps: list[int]
+    ) -> None:
+        self.bench, self.dut = bench, bench.dut
+        layout = operation_fields(unit)
+        zero = {name: 0 for name, _ in layout}
+        self._words = deque(pack(layout, {**zero, **operation}) for operation in operations)
+        self._gaps = deque(gaps)
+        self._pause = 0
+        self._offering = False
+        self.count = len(operations)
+        self.offered: list[int] = []
+        self.issued: list[int] = []
+        self.ended: list[tuple[int, int]] = []
+        self.illegal: list[int] = []
+        self.errors: list[int] = []
+        self.beats = 0
+        self._pause = self._gaps.popleft()
+        bench.dut.i__valid.value = 0
+        bench.agents.append(self)
+
+    def step(self) -> None:
+        dut, cycle = self.dut, self.bench.cycle
+        if dut.done.value:
+            self.ended.append((cycle, int(dut.checksum.value)))
+        if dut.illegal.value:
+            self.illegal.append(cycle)
+        if dut.error.value:
+            self.errors.append(cycle)
+        self.beats += int(dut.beat.value)
+        if self._offering and dut.i__ready.value:
+            self.issued.append(cycle)
+            self._offering = False
+            dut.i__valid.value = 0
+            self._pause = self._gaps.popleft() if self._gaps else 0
+        if not self._offering and self._words:
+            if self._pause:
+                self._pause -= 1
+                return
+            dut.i__payload.value = self._words.popleft()
+            dut.i__valid.value = 1
+            self._offering = True
+            self.offered.append(cycle + 1)
+
+    async def finished(self, within: int = 200_000) -> None:
+        """Wait until every operation has ended or was found illegal, and a little longer."""
+        for _ in range(within // 10):
+            await self.bench.cycles(10)
+            if len(self.ended) + len(self.illegal) >= self.count:
+                await self.bench.cycles(20)
+                assert len(self.ended) + len(self.illegal) == self.count, "an operation ended twice"
+                return
+        raise AssertionError(f"{len(self.ended)} of {self.count} operations ended")
+
+
+class SlowReads:
+    """An AXI4 read slave of one channel: random delays of AR and of every beat, some error responses.
+
+    Checks the rules of AXI4 for the master: AR stays until taken, bursts stay within 4096 bytes.
+
+    Parameters
+    ----------
+    content : data of each word
+    faulty : words that are answered with an error
+    pace : chance that something is delayed in a cycle
+    """
+
+    def __init__(
+        self, bench: Bench, prefix: str, content: list[int], faulty: set[int], pace: float, bus_bytes: int
+    ) -> None:
+        dut = bench.dut
+        self._port = {
+            name: getattr(dut, f"{prefix}__{name}")
+            for name in (
+                *("arvalid", "arready", "araddr", "arlen", "arsize", "arburst"),
+                *("rvalid", "rready", "rdata", "rresp", "rlast"),
+            )
+        }
+        self.rng = random.Random(f"{prefix} {pace}")
+        self.content, self.faulty, self.pace, self.bus_bytes = content, faulty, pace, bus_bytes
+        self.beats: deque[tuple[int, bool]] = deque()
+        self.bursts = self.most_bursts = 0
+        self._held: tuple[int, int] | None = None
+        self._shown = self._accepting = False
+        self._port["rvalid"].value = 0
+        self._port["arready"].value = 0
+        bench.agents.append(self)
+
+    def step(self) -> None:
+        port = self._port
+        if port["arvalid"].value:
+            self._request((int(port["araddr"].value), int(port["arlen"].value)))
+        else:
+            assert self._held is None, "arvalid fell before the burst was taken"
+        if self._shown and port["rready"].value:
+            self.bursts -= self.beats.popleft()[1]
+            self._shown = False
+        self._accepting = self.rng.random() >= self.pace
+        port["arready"].value = int(self._accepting)
+        if not self._shown and self.beats and self.rng.random() >= self.pace:
+            self._shown = True
+            word, last = self.beats[0]
+            port["rdata"].value = self.content[word % len(self.content)]
+            port["rlast"].value = int(last)
+            port["rresp"].value = self.rng.choice([1, 2, 3]) if word in self.faulty else 0
+        port["rvalid"].value = int(self._shown)
+
+    def _request(self, burst: tuple[int, int]) -> None:
+        assert self._held in {None, burst}, "a burst changed before it was taken"
+        self._held = burst
+        if not self._accepting:
+            return
+        self._held = None
+        address, length = burst[0], burst[1] + 1
+        assert address % self.bus_bytes == 0 and int(self._port["arburst"].value) == 1
+        assert 1 << int(self._port["arsize"].value) == self.bus_bytes
+        assert address // 4096 == (address + length * self.bus_bytes - 1) // 4096
+        word = address // self.bus_bytes
+        self.beats.extend((word + i, i == length - 1) for i in range(length))
+        self.bursts += 1
+        self.most_bursts = max(self.most_bursts, self.bursts)
+
+
+class SlowWrites:
+    """An AXI4 write slave of one channel: random delays of AW, W and B, some error responses.
+
+    Checks the rules of AXI4 for the master: requests and words stay until taken, bursts stay within 4096
+    bytes, the last word of each is marked.
+
+    Parameters
+    ----------
+    content : data of each word, changed by the writes
+    faulty : words whose bursts are answered with an error
+    pace : chance that something is delayed in a cycle
+    data_first : accept an address only when its first word is offered
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        prefix: str,
+        content: list[int],
+        faulty: set[int],
+        pace: float,
+        bus_bytes: int,
+        data_first: bool,
+    ) -> None:
+        dut = bench.dut
+        self._port = {
+            name: getattr(dut, f"{prefix}__{name}")
+            for name in (
+                *("awvalid", "awready", "awaddr", "awlen", "awsize", "awburst"),
+                *("wvalid", "wready", "wdata", "wstrb", "wlast", "bvalid", "bready", "bresp"),
+            )
+        }
+        self.rng = random.Random(f"{prefix} {pace}")
+        self.content, self.faulty, self.pace, self.bus_bytes = content, faulty, pace, bus_bytes
+        self.data_first = data_first
+        self.bursts: deque[tuple[int, int]] = deque()
+        self.words: deque[tuple[int, int, bool]] = deque()
+        self.responses: deque[bool] = deque()
+        self.failures = self.under_way = self.most_bursts = 0
+        self._held: dict[str, tuple[int, ...] | None] = {"aw": None, "w": None}
+        self._ready = {"aw": False, "w": False}
+        self._shown = False
+        for name in ("awready", "wready", "bvalid"):
+            self._port[name].value = 0
+        bench.agents.append(self)
+
+    def step(self) -> None:
+        port = self._port
+        burst = self._taken("aw", ("awaddr", "awlen"))
+        if burst:
+            self._check_burst(*burst)
+            self.bursts.append((burst[0] // self.bus_bytes, burst[1] + 1))
+            self.under_way += 1
+            self.most_bursts = max(self.most_bursts, self.under_way)
+        word = self._taken("w", ("wdata", "wstrb", "wlast"))
+        if word:
+            self.words.append((word[0], word[1], bool(word[2])))
+        self._finish_bursts()
+        if self._shown and port["bready"].value:
+            self.failures += self.responses.popleft()
+            self.under_way -= 1
+            self._shown = False
+        if not self._shown and self.responses and self.rng.random() >= self.pace:
+            self._shown = True
+            port["bresp"].value = self.rng.choice([1, 2, 3]) if self.responses[0] else 0
+        port["bvalid"].value = int(self._shown)
+        waits_for_data = self.data_first and not (port["wvalid"].value or self.words)
+        self._ready["aw"] = self.rng.random() >= self.pace and not waits_for_data
+        self._ready["w"] = self.rng.random() >= self.pace
+        for name, ready in self._ready.items():
+            port[f"{name}ready"].value = int(ready)
+
+    def _taken(self, channel: str, fields: tuple[str, ...]) -> tuple[int, ...] | None:
+        held = self._held[channel]
+        if not self._port[f"{channel}valid"].value:
+            assert held is None, f"{channel}valid fell before it was taken"
+            return None
+        values = tuple(int(self._port[name].value) for name in fields)
+        assert held in {None, values}, f"{channel} changed before it was taken"
+        self._held[channel] = None if self._ready[channel] else values
+        return values if self._ready[channel] else None
+
+    def _check_burst(self, address: int, length: int) -> None:
+        assert address % self.bus_bytes == 0 and int(self._port["awburst"].value) == 1
+        assert 1 << int(self._port["awsize"].value) == self.bus_bytes
+        assert address // 4096 == (address + (length + 1) * self.bus_bytes - 1) // 4096
+
+    def _finish_bursts(self) -> None:
+        while self.bursts and len(self.words) >= self.bursts[0][1]:
+            first, length = self.bursts.popleft()
+            failed = False
+            for i in range(length):
+                data, strobe, last = self.words.popleft()
+                assert last == (i == length - 1), "wlast does not mark the last word"
+                index = (first + i) % len(self.content)
+                mask = sum(0xFF << 8 * b for b in range(self.bus_bytes) if strobe >> b & 1)
+                self.content[index] = self.content[index] & ~mask | data & mask
+                failed |= index in self.faulty
+            self.responses.append(failed)

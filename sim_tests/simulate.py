@@ -1,0 +1,347 @@
+"""Run a program on the Verilog of its machine, in Verilator: `simulate`.
+
+Two engines play the same script of host accesses: `native`, a C++ harness that runs without Python, and
+`cocotb`. In both, memory is loaded and dumped and the retirement trace written by the simulator itself, so
+nothing but the clock runs in a cycle. Builds are kept between runs.
+"""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import amaranth
+import cocotb_tools.config
+import numpy as np
+from amaranth.utils import exact_log2
+from cocotb_tools.check_results import get_results
+
+import hw
+from hw.core.simulation import Simulation
+from hw.spec.errors import InputError
+from hw.spec.instructions import LOOP_DEPTH, Unit, instruction_bits
+from hw.spec.machine import MachineSpec, MemorySpec
+from hw.spec.program import Program
+from hw.spec.registers import STOP_TOKENS, ControlRegister, ErrorCode, counters
+from hw.verilog import convert
+from sim_tests import toolchain
+from sim_tests.bench import BenchRunner, port_access
+
+TOP = "lpu_simulation"
+VERILOG = Path(__file__).parent / "verilog"
+SUPPORT = ("memory_array.v", "trace_writer.sv")
+ENGINES = ("native", "cocotb")
+SCRIPT_VARIABLE = "OPENLPU_SCRIPT"
+RESULTS_VARIABLE = "OPENLPU_RESULTS"
+
+TRACE_DTYPE = np.dtype([
+    ("pc", np.int32),
+    ("index", np.int32, LOOP_DEPTH),
+    ("issue", np.int64),
+    ("end", np.int64),
+    ("checksum", np.uint32),
+])
+"""One retirement; `docs/isa.md`, "Retirement trace"."""
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """What a run did.
+
+    Attributes
+    ----------
+    tokens : int64 [length]
+        Token buffer: the prompt and what was generated.
+    cycles : int
+        Cycles from start to end.
+    trace : dict of Unit to array of TRACE_DTYPE
+        Retirements of each unit in their order.
+    memory : uint8 [words, word_bytes]
+        Memory after the run.
+    counters : dict of str to int
+        Performance counters by name.
+    error : ErrorCode, error_unit : int, error_pc : int
+        Why the run stopped; NONE for a regular end.
+    cycles_per_second : float
+        Speed of the simulation between start and end.
+    """
+
+    tokens: np.ndarray
+    cycles: int
+    trace: dict[Unit, np.ndarray]
+    memory: np.ndarray
+    counters: dict[str, int]
+    error: ErrorCode
+    error_unit: int
+    error_pc: int
+    cycles_per_second: float
+
+
+def simulate(
+    spec: MachineSpec,
+    program: Program,
+    prompt: Sequence[int],
+    tokens: int,
+    engine: str = "native",
+    memory_parameters: MemorySpec | None = None,
+    wave: Path | None = None,
+    *,
+    stop_tokens: Sequence[int] = (),
+    limit: int | None = None,
+) -> SimulationResult:
+    """Simulate a program from start to end.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+        The machine that is built.
+    program : Program
+        Instructions and initial memory.
+    prompt : sequence of int
+        Token ids.
+    tokens : int
+        Tokens to generate, at least 1.
+    engine : str
+        `native` or `cocotb`.
+    memory_parameters : MemorySpec or None
+        Another timing of the memory (not another capacity); that of `spec` if None.
+    wave : Path or None
+        FST file to write; needs a build of its own, and slows the run down.
+    stop_tokens : sequence of int
+        Up to four token ids that end the sequence.
+    limit : int or None
+        Raise RuntimeError after so many cycles.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit the machine, or a tool is missing.
+    RuntimeError
+        If the simulator failed or the run did not end; with what it printed.
+    """
+    timing = memory_parameters or spec.memory
+    _check(spec, program, prompt, tokens, engine, timing, stop_tokens)
+    toolchain.require_tools()
+    folder = build_simulator(spec, engine, waves=wave is not None)
+    with tempfile.TemporaryDirectory(prefix="openlpu-simulation-") as scratch_name:
+        scratch = Path(scratch_name)
+        plusargs = [f"+trace_file={scratch / 'trace.txt'}"]
+        for channel in range(spec.channels):
+            image = scratch / f"memory{channel}.hex"
+            image.write_text(memory_text(spec, program.memory, channel))
+            plusargs.append(f"+memory_load_{channel}={image}")
+            plusargs.append(f"+memory_dump_{channel}={scratch / f'dump{channel}.hex'}")
+        if wave is not None:
+            plusargs.append(f"+wave_file={scratch / 'wave.fst'}")
+        script = host_script(spec, program, prompt, tokens, timing, stop_tokens)
+        (scratch / "script.txt").write_text("\n".join(script) + "\n")
+        run = _run_native if engine == "native" else _run_cocotb
+        reads, seconds = run(folder, scratch, plusargs, limit)
+        if wave is not None:
+            shutil.copyfile(scratch / ("wave.fst" if engine == "native" else "dump.fst"), wave)
+        return _result(spec, scratch, reads, seconds)
+
+
+def _check(
+    spec: MachineSpec,
+    program: Program,
+    prompt: Sequence[int],
+    tokens: int,
+    engine: str,
+    timing: MemorySpec,
+    stop_tokens: Sequence[int],
+) -> None:
+    if engine not in ENGINES:
+        raise InputError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
+    if len(prompt) == 0 or tokens < 1:
+        raise InputError("prompt, tokens: expected at least one token each")
+    if len(prompt) + tokens > spec.tokens:
+        raise InputError(f"prompt, tokens: expected at most {spec.tokens} together, found {len(prompt) + tokens}")
+    if len(stop_tokens) > STOP_TOKENS:
+        raise InputError(f"stop_tokens: expected at most {STOP_TOKENS}, found {len(stop_tokens)}")
+    if program.memory.shape[0] > spec.memory.words or program.memory.shape[1] != spec.word_bytes:
+        raise InputError(
+            f"program: memory: expected at most {spec.memory.words} words of {spec.word_bytes} bytes, "
+            f"found {program.memory.shape}"
+        )
+    if timing.words != spec.memory.words:
+        raise InputError(f"memory_parameters: words: expected {spec.memory.words}, found {timing.words}")
+    for unit, words in program.instructions.items():
+        if len(words) > spec.instructions:
+            raise InputError(f"program: {unit.name}: expected at most {spec.instructions} instructions, found {len(words)}")
+
+
+def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> Path:
+    """Folder with the simulator of a machine, `Vtop` or `lpu_simulation`, built unless it is there already."""
+    netlist = simulation_netlist(spec)
+    support = [(VERILOG / name).read_text() for name in SUPPORT]
+    harness = (VERILOG / "harness.cpp").read_text()
+    access = port_access(netlist, TOP)
+    libraries = str(cocotb_tools.config.libs_dir)
+    arguments = ["--top-module", TOP, "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"]
+    arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    arguments += ["--trace-fst", "--trace-structs"] * waves
+    key = [netlist, *support, harness, access, engine, libraries, *arguments, toolchain.toolchain_version()]
+
+    def build(folder: Path) -> None:
+        (folder / "netlist.sv").write_text(netlist)
+        (folder / "ports.vlt").write_text(access)
+        (folder / "harness.cpp").write_text(harness)
+        sources = [str(folder / "netlist.sv"), *(str(VERILOG / name) for name in SUPPORT)]
+        if engine == "native":
+            main = ["--cc", "--exe", "-o", "Vtop", str(folder / "harness.cpp")]
+        else:
+            cpp = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
+            main = ["--cc", "--exe", "--vpi", "-o", TOP, str(cpp), str(folder / "ports.vlt")]
+            main += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
+        toolchain.verilate(folder, [*arguments, *main, *sources])
+        toolchain.compile_verilated(folder, "-O3")
+
+    return toolchain.cached_build(f"simulation_{spec.name}_{engine}", key, build)
+
+
+def simulation_netlist(spec: MachineSpec) -> str:
+    """Verilog of processor and memory; kept between runs, for it takes longer to write than to simulate."""
+    sources = sorted(Path(hw.__file__).parent.rglob("*.py")) + sorted(Path(hw.__file__).parent.rglob("*.v"))
+    key = [json.dumps(spec.to_dict()), amaranth.__version__, *(path.read_text() for path in sources)]
+
+    def build(folder: Path) -> None:
+        (folder / "netlist.sv").write_text(convert(Simulation(spec), TOP))
+
+    return (toolchain.cached_build(f"netlist_{spec.name}", key, build) / "netlist.sv").read_text()
+
+
+def host_script(
+    spec: MachineSpec,
+    program: Program,
+    prompt: Sequence[int],
+    tokens: int,
+    timing: MemorySpec,
+    stop_tokens: Sequence[int] = (),
+) -> list[str]:
+    """Everything that the host does, a line each, as `verilog/harness.cpp` describes it."""
+    script = [f"timing {name} {value}" for name, value in timing_inputs(timing).items()]
+
+    def write(register: int, value: int) -> None:
+        script.append(f"write {int(register)} {value}")
+
+    write(ControlRegister.PROGRAM_HASH, program.machine_hash)
+    write(ControlRegister.PROMPT_LENGTH, len(prompt))
+    write(ControlRegister.STEPS, len(prompt) + tokens - 1)
+    write(ControlRegister.STOP_ENABLE, (1 << len(stop_tokens)) - 1)
+    for number, token in enumerate(stop_tokens):
+        write(ControlRegister.STOP_TOKEN + 4 * number, int(token))
+    for unit, words in program.instructions.items():
+        write(ControlRegister.INSTRUCTION_UNIT, int(unit))
+        for word in words:
+            for part in range(instruction_bits(unit) // 32):
+                write(ControlRegister.INSTRUCTION_DATA, word >> 32 * part & 0xFFFFFFFF)
+    for position, token in enumerate(prompt):
+        write(ControlRegister.TOKENS + 4 * position, int(token))
+    write(ControlRegister.CONTROL, 3)
+    script.append("run")
+    script += [f"read {int(r)}" for r in (ControlRegister.STATUS, ControlRegister.ERROR, ControlRegister.LENGTH)]
+    for _, number in counters():
+        write(ControlRegister.COUNTER_SELECT, number)
+        script += [f"read {int(ControlRegister.COUNTER_LOW)}", f"read {int(ControlRegister.COUNTER_HIGH)}"]
+    script += [f"read {ControlRegister.TOKENS + 4 * i}" for i in range(len(prompt) + tokens)]
+    return script
+
+
+def timing_inputs(timing: MemorySpec) -> dict[str, int]:
+    """Values of the memory model's timing inputs."""
+    names = ("read_latency", "write_latency", "activate", "turnaround", "refresh_interval", "refresh_cycles")
+    values = {name: getattr(timing, name) for name in (*names, "beat_numerator", "beat_denominator")}
+    return values | {"bank_bits": exact_log2(timing.banks), "row_bits": exact_log2(timing.row_words)}
+
+
+def memory_text(spec: MachineSpec, memory: np.ndarray, channel: int) -> str:
+    """One channel's part of a memory image, for $readmemh."""
+    part = memory[:, channel * spec.bus_bytes : (channel + 1) * spec.bus_bytes]
+    return part[:, ::-1].tobytes().hex("\n", spec.bus_bytes) + "\n"
+
+
+def read_memory(spec: MachineSpec, files: Sequence[Path]) -> np.ndarray:
+    """Memory from what $writememh wrote of each channel."""
+    parts = []
+    for file in files:
+        lines = [line for line in file.read_text().split("\n") if line and not line.startswith(("//", "@"))]
+        part = np.frombuffer(bytes.fromhex("".join(lines)), np.uint8).reshape(-1, spec.bus_bytes)
+        parts.append(part[:, ::-1])
+    return np.concatenate(parts, axis=1)
+
+
+def read_trace(path: Path) -> dict[Unit, np.ndarray]:
+    """Retirements by unit from the trace writer's file."""
+    text = path.read_text().split()
+    table = np.array(text, dtype=np.int64).reshape(-1, 5 + LOOP_DEPTH)
+    trace = {}
+    for unit in Unit:
+        rows = table[table[:, 0] == unit]
+        entries = np.empty(len(rows), TRACE_DTYPE)
+        entries["pc"] = rows[:, 1]
+        entries["index"] = rows[:, 2 : 2 + LOOP_DEPTH]
+        for column, name in enumerate(("issue", "end", "checksum"), 2 + LOOP_DEPTH):
+            entries[name] = rows[:, column]
+        trace[unit] = entries
+    return trace
+
+
+def _run_native(folder: Path, scratch: Path, plusargs: list[str], limit: int | None) -> tuple[list[int], float]:
+    command = [str(folder / "Vtop"), str(scratch / "script.txt"), str(scratch / "results.txt")]
+    command += [str(limit)] if limit is not None else []
+    done = subprocess.run([*command, *plusargs], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the simulation failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    *reads, last = (scratch / "results.txt").read_text().splitlines()
+    return [int(value) for value in reads], float(last.split()[1])
+
+
+def _run_cocotb(folder: Path, scratch: Path, plusargs: list[str], limit: int | None) -> tuple[list[int], float]:
+    log, xml = scratch / "simulation.log", scratch / "results.xml"
+    environment = {
+        SCRIPT_VARIABLE: str(scratch / "script.txt"),
+        RESULTS_VARIABLE: str(scratch / "results.json"),
+        "OPENLPU_LIMIT": str(limit or 0),
+    }
+    waves = any(argument.startswith("+wave_file") for argument in plusargs)
+    try:
+        BenchRunner().test(
+            hdl_toplevel=TOP,
+            hdl_toplevel_lang="verilog",
+            test_module="sim_tests.bench_simulation",
+            extra_env=environment,
+            plusargs=plusargs,
+            build_dir=folder,
+            test_dir=scratch,
+            results_xml=str(xml),
+            log_file=log,
+            waves=waves,
+        )
+    except (SystemExit, RuntimeError):  # the runner exits with the simulator's status
+        pass
+    if not xml.exists() or get_results(xml) != (1, 0):
+        raise RuntimeError(f"the simulation failed: {log.read_text()[-4000:] if log.exists() else ''}")
+    results = json.loads((scratch / "results.json").read_text())
+    return results["reads"], results["seconds"]
+
+
+def _result(spec: MachineSpec, scratch: Path, reads: list[int], seconds: float) -> SimulationResult:
+    error, length = reads[1], reads[2]
+    names = [name for name, _ in counters()]
+    pairs = reads[3 : 3 + 2 * len(names)]
+    values = {name: low | high << 32 for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)}
+    return SimulationResult(
+        tokens=np.array(reads[3 + 2 * len(names) :][:length], np.int64),
+        cycles=values["cycles"],
+        trace=read_trace(scratch / "trace.txt"),
+        memory=read_memory(spec, [scratch / f"dump{channel}.hex" for channel in range(spec.channels)]),
+        counters=values,
+        error=ErrorCode(error & 0xFF),
+        error_unit=error >> 8 & 0xFF,
+        error_pc=error >> 16,
+        cycles_per_second=values["cycles"] / max(seconds, 1e-9),
+    )

@@ -1,0 +1,205 @@
+// Runs a script on the simulated processor, without any other program: reset, then its lines in order.
+//
+//   Vtop SCRIPT RESULTS [CYCLES] [+plusargs]
+//
+//   timing NAME VALUE    set an input timing_NAME
+//   write ADDRESS DATA   AXI4-Lite write
+//   run                  wait for the interrupt, measuring the time
+//   read ADDRESS         AXI4-Lite read; its data goes to RESULTS, one line each, decimal
+//
+// RESULTS ends with "seconds S" of the waiting. Exit status 1: a refused access, or no interrupt within CYCLES.
+#include <chrono>
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "Vtop.h"
+#include "verilated.h"
+#if VM_TRACE
+#include "verilated_fst_c.h"
+#endif
+
+namespace {
+
+class Harness {
+public:
+    explicit Harness(VerilatedContext& context) : context_(context), top_(new Vtop(&context)) {
+#if VM_TRACE
+        const char* wave = context.commandArgsPlusMatch("wave_file=");
+        if (*wave) {
+            context.traceEverOn(true);
+            wave_.reset(new VerilatedFstC);
+            top_->trace(wave_.get(), 99);
+            wave_->open(wave + std::strlen("+wave_file="));
+        }
+#endif
+        top_->rst = 1;
+        cycle();
+        cycle();
+        top_->rst = 0;
+    }
+
+    ~Harness() {
+        top_->final();
+#if VM_TRACE
+        if (wave_) wave_->close();
+#endif
+    }
+
+    void cycle() {
+        top_->clk = 0;
+        step();
+        top_->clk = 1;
+        step();
+    }
+
+    bool write(uint32_t address, uint32_t data) {
+        top_->s_axi_awaddr = address;
+        top_->s_axi_wdata = data;
+        top_->s_axi_wstrb = 15;
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 1;
+        top_->clk = 0;
+        step();
+        // This slave takes address and data together.
+        while (!top_->s_axi_awready) cycle_to_low();
+        cycle_to_low();
+        top_->s_axi_awvalid = top_->s_axi_wvalid = 0;
+        top_->eval();
+        while (!top_->s_axi_bvalid) cycle_to_low();
+        const bool okay = top_->s_axi_bresp == 0;
+        cycle_to_low();
+        top_->s_axi_bready = 0;
+        return okay;
+    }
+
+    bool read(uint32_t address, uint32_t& data) {
+        top_->s_axi_araddr = address;
+        top_->s_axi_arvalid = top_->s_axi_rready = 1;
+        top_->clk = 0;
+        step();
+        while (!top_->s_axi_arready) cycle_to_low();
+        cycle_to_low();
+        top_->s_axi_arvalid = 0;
+        top_->eval();
+        while (!top_->s_axi_rvalid) cycle_to_low();
+        data = top_->s_axi_rdata;
+        const bool okay = top_->s_axi_rresp == 0;
+        cycle_to_low();
+        top_->s_axi_rready = 0;
+        return okay;
+    }
+
+    // False if the interrupt did not come.
+    bool run(uint64_t cycles) {
+        const auto begin = std::chrono::steady_clock::now();
+        while (!top_->irq && cycles != 0 && !context_.gotFinish()) {
+            cycle();
+            --cycles;
+        }
+        seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        return top_->irq;
+    }
+
+    bool timing(const std::string& name, uint64_t value) {
+#define TIMING(field) \
+    if (name == #field) { \
+        top_->timing_##field = value; \
+        return true; \
+    }
+        TIMING(read_latency)
+        TIMING(write_latency)
+        TIMING(activate)
+        TIMING(turnaround)
+        TIMING(refresh_interval)
+        TIMING(refresh_cycles)
+        TIMING(beat_numerator)
+        TIMING(beat_denominator)
+        TIMING(bank_bits)
+        TIMING(row_bits)
+#undef TIMING
+        return false;
+    }
+
+    double seconds() const { return seconds_; }
+
+private:
+    void step() {
+        top_->eval();
+        context_.timeInc(1);
+#if VM_TRACE
+        if (wave_) wave_->dump(context_.time());
+#endif
+    }
+
+    // From the low phase of one cycle to that of the next, so that combinational outputs can be looked at.
+    void cycle_to_low() {
+        top_->clk = 1;
+        step();
+        top_->clk = 0;
+        step();
+    }
+
+    VerilatedContext& context_;
+    std::unique_ptr<Vtop> top_;
+#if VM_TRACE
+    std::unique_ptr<VerilatedFstC> wave_;
+#endif
+    double seconds_ = 0;
+};
+
+int play(Harness& harness, std::FILE* script, std::FILE* results, uint64_t cycles) {
+    char line[256];
+    while (std::fgets(line, sizeof line, script)) {
+        char verb[16] = "", name[64] = "";
+        unsigned long long first = 0, second = 0;
+        bool okay = false;
+        if (std::sscanf(line, "timing %63s %llu", name, &first) == 2) {
+            okay = harness.timing(name, first);
+        } else if (std::sscanf(line, "write %llu %llu", &first, &second) == 2) {
+            okay = harness.write(first, second);
+        } else if (std::sscanf(line, "read %llu", &first) == 1) {
+            uint32_t data = 0;
+            okay = harness.read(first, data);
+            std::fprintf(results, "%" PRIu32 "\n", data);
+        } else if (std::sscanf(line, "%15s", verb) == 1 && std::strcmp(verb, "run") == 0) {
+            okay = harness.run(cycles);
+        }
+        if (!okay) {
+            std::fprintf(stderr, "failed: %s", line);
+            return 1;
+        }
+    }
+    std::fprintf(results, "seconds %.9f\n", harness.seconds());
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    VerilatedContext context;
+    context.commandArgs(argc, argv);
+    if (argc < 3) {
+        std::fprintf(stderr, "usage: %s SCRIPT RESULTS [CYCLES] [+plusargs]\n", argv[0]);
+        return 2;
+    }
+    std::FILE* script = std::fopen(argv[1], "r");
+    std::FILE* results = std::fopen(argv[2], "w");
+    if (!script || !results) {
+        std::perror(script ? argv[2] : argv[1]);
+        return 2;
+    }
+    uint64_t cycles = UINT64_MAX;
+    if (argc > 3 && argv[3][0] != '+') cycles = std::strtoull(argv[3], nullptr, 10);
+    int status;
+    {
+        Harness harness(context);
+        status = play(harness, script, results, cycles);
+    }
+    std::fclose(script);
+    std::fclose(results);
+    return status;
+}
