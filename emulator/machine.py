@@ -3,7 +3,7 @@
 Timing is not its business (`emulator.timing`); a legal program gives the same bits in every order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,9 +94,15 @@ class Machine:
             pass
         return self.state, self.traces
 
-    def steps(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = ()) -> Iterator[MachineState]:
-        """Like `run`, but yield the state each time SYS has set a token."""
+    def steps(
+        self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = (), forced: Sequence[int] = ()
+    ) -> Iterator[MachineState]:
+        """Like `run`, but yield the state each time SYS has set a token.
+
+        `forced` replaces the first generated tokens, so that logits along a given text can be read.
+        """
         self._start(prompt, tokens, stop_tokens)
+        self.state.forced = forced
         while True:
             progress = False
             for unit in Unit:

@@ -1,5 +1,7 @@
 """Everything that the processor and its memory hold between instructions, as NumPy arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hw.spec.machine import MachineSpec
@@ -24,6 +26,8 @@ class MachineState:
         ARGMAX so far; `best_index` is what SYS takes as the next token.
     prompt_length, steps, stop_tokens : int, int, tuple of int
         What the host wrote.
+    forced : sequence of int
+        Tokens that SYS takes behind the prompt instead of ARGMAX's; empty in a real run (for measuring loss).
     token, end : int, bool
         The shared registers that SYS sets.
     """
@@ -49,5 +53,6 @@ class MachineState:
         self.prompt_length = 0
         self.steps = 0
         self.stop_tokens: tuple[int, ...] = ()
+        self.forced: Sequence[int] = ()
         self.token = 0
         self.end = False

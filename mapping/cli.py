@@ -1,8 +1,210 @@
 """Commands of the compiler; what is slow to import is imported inside their bodies."""
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from emulator.console import json_option, note, print_facts, print_json, print_table, progress
+from hw.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from mapping.frontend.model import Model
 
 
 def commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    return []
+    return [compile_command, estimate_command, eval_command, list_command]
+
+
+def _target_option(command: Any) -> Any:
+    return click.option("--target", required=True, help="Bundled target, or a target's YAML file.")(command)
+
+
+def _recipe_option(command: Any) -> Any:
+    return click.option("--recipe", required=True, help="Bundled recipe, or a recipe's YAML file.")(command)
+
+
+@click.command("compile")
+@click.argument("model")
+@_target_option
+@_recipe_option
+@click.option("--context", type=int, help="Longest sequence, prompt and answer together.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Program file to write.")
+@json_option
+def compile_command(
+    model: str, target: str, recipe: str, context: int | None, output: Path, as_json: bool
+) -> None:
+    """Compile MODEL (a folder or a known name) into one program file."""
+    from hw.spec.machine import load_machine
+    from hw.spec.program import save_program
+    from mapping.compiler import compile_model
+    from mapping.frontend.model import load_model
+    from mapping.recipe import load_recipe
+
+    loaded = load_model(model)
+    program = compile_model(loaded, load_machine(target), load_recipe(recipe), context)
+    save_program(program, output)
+    facts = {
+        "program": str(output),
+        "model": loaded.name,
+        "synthetic_weights": loaded.synthetic,
+        "parameters": loaded.parameters,
+        "target": program.machine.name,
+        "recipe": program.information["recipe"],
+        "context": program.information["context"],
+        "instruction_bytes": program.instruction_bytes,
+        "memory_bytes": program.memory.size,
+        "file_bytes": output.stat().st_size,
+    }
+    _report(facts, as_json)
+
+
+@click.command("estimate")
+@click.argument("model")
+@_target_option
+@_recipe_option
+@click.option("--prompt-length", type=int, default=128, show_default=True, help="Tokens of the prompt.")
+@click.option("--tokens", type=int, default=128, show_default=True, help="Tokens to generate.")
+@json_option
+def estimate_command(
+    model: str, target: str, recipe: str, prompt_length: int, tokens: int, as_json: bool
+) -> None:
+    """Count the cycles of MODEL without its weights (emulated: exact for the target's memory model)."""
+    from hw.spec.machine import load_machine
+    from mapping.estimate import estimate
+    from mapping.frontend.model import load_model
+    from mapping.recipe import load_recipe
+
+    config = load_model(model).config
+    facts = estimate(config, load_machine(target), load_recipe(recipe), prompt_length, tokens)
+    _report(facts, as_json)
+
+
+@click.command("eval")
+@click.argument("model")
+@_recipe_option
+@click.option("--target", default="small", show_default=True, help="Target on which it is computed bit for bit.")
+@click.option("--text", type=click.Path(path_type=Path), help="Text file.")
+@click.option("--token-ids", type=click.Path(path_type=Path), help="JSON list of token ids.")
+@click.option("--context", type=int, default=256, show_default=True, help="Tokens of a window.")
+@click.option("--limit", type=int, help="Predict at most this many tokens.")
+@json_option
+def eval_command(
+    model: str,
+    recipe: str,
+    target: str,
+    text: Path | None,
+    token_ids: Path | None,
+    context: int,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Loss of MODEL on a text: in float, compressed, and bit-exact."""
+    import math
+
+    from hw.spec.machine import load_machine
+    from mapping.compiler import compile_model, plan_model
+    from mapping.frontend.model import load_model
+    from mapping.losses import compressed_loss, exact_loss, float_loss
+    from mapping.recipe import load_recipe
+
+    loaded = load_model(model)
+    ids = _token_ids(loaded, text, token_ids)
+    machine, chosen = load_machine(target), load_recipe(recipe)
+    context = min(context, loaded.config.maximum_positions - 1, machine.tokens - 1)
+    plan = plan_model(loaded.config, machine, chosen, context + 1)
+    program = compile_model(loaded, machine, chosen, context + 1)
+    total = min(len(ids) - 1, limit or len(ids))
+    losses = {}
+    for name, measure in (
+        ("float", lambda told: float_loss(loaded, ids, context, limit, told)),
+        ("compressed", lambda told: compressed_loss(loaded, plan, ids, context, limit, told)),
+        ("exact", lambda told: exact_loss(program, ids, context, limit, told)),
+    ):
+        with progress(name, total) as advance:
+            done = 0
+
+            def told(now: int, _: int, advance: Any = advance) -> None:
+                nonlocal done
+                advance(now - done)
+                done = now
+
+            losses[name] = measure(told)
+    facts: dict[str, Any] = {"tokens": losses["float"].tokens}
+    facts |= {f"{name}_nll": result.loss for name, result in losses.items()}
+    facts |= {f"{name}_perplexity": result.perplexity for name, result in losses.items()}
+    facts["exact_over_float"] = math.exp(losses["exact"].loss - losses["float"].loss)
+    facts |= {"model": loaded.name, "recipe": chosen.name, "target": machine.name, "context": context}
+    if as_json:
+        print_json(facts)
+        return
+    title = f"{loaded.name}, {chosen.name}: {facts['tokens']} tokens in windows of {context}"
+    rows = [[name, losses[name].loss, losses[name].perplexity] for name in losses]
+    print_table(title, ["computed", "nats a token", "perplexity"], rows)
+
+
+def _token_ids(model: "Model", text: Path | None, token_ids: Path | None) -> list[int]:
+    if (text is None) == (token_ids is None):
+        raise InputError("eval: give either --text or --token-ids")
+    if text is not None:
+        try:
+            content = text.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{text}: expected UTF-8 text") from None
+        return list(model.tokenizer.encode(content))
+    assert token_ids is not None
+    try:
+        ids = json.loads(token_ids.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise InputError(f"{token_ids}: expected a JSON list of token ids") from None
+    if not isinstance(ids, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise InputError(f"{token_ids}: expected a JSON list of token ids")
+    for position, token in enumerate(ids):
+        if not 0 <= token < model.config.vocabulary_size:
+            raise InputError(
+                f"{token_ids}: entry {position}: token id {token} is outside 0 to {model.config.vocabulary_size - 1}"
+            )
+    return ids
+
+
+@click.command("list")
+@click.argument("what", required=False, type=click.Choice(["targets", "models", "recipes"]))
+@click.option("--template", is_flag=True, help="Print a commented target file to start from (with targets).")
+@json_option
+def list_command(what: str | None, template: bool, as_json: bool) -> None:
+    """List bundled targets, models and recipes."""
+    from hw.spec.machine import TARGETS, list_targets, load_machine
+    from mapping.frontend.model import list_models
+    from mapping.recipe import list_recipes
+
+    if template:
+        if what != "targets":
+            raise InputError("list: --template goes with targets")
+        click.echo((TARGETS / "small.yaml").read_text(), nl=False)
+        return
+    targets = [load_machine(name) for name in list_targets()]
+    content = {
+        "targets": [{"name": t.name, "channels": t.channels, "word_bytes": t.word_bytes,
+                     "multipliers": t.multipliers, "clock_hz": t.clock_hz} for t in targets],
+        "models": [{"name": m.name, "parameters": m.parameters, "description": m.description}
+                   for m in list_models()],
+        "recipes": [{"name": name} for name in list_recipes()],
+    }  # fmt: skip
+    chosen = {what: content[what]} if what else content
+    if as_json:
+        print_json(chosen)
+        return
+    for kind, rows in chosen.items():
+        columns = list(rows[0])
+        print_table(kind, [c.replace("_", " ") for c in columns], [[row[c] for c in columns] for row in rows])
+
+
+def _report(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    if facts.get("synthetic_weights"):
+        note("the weights are synthetic: this is a known configuration, not a trained model")
+    print_facts({name.replace("_", " "): value for name, value in facts.items()})

@@ -75,6 +75,7 @@ def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
         "stop_tokens": list(config.eos_token_ids)[:4],
         "weight_bits": sum(bits),
         "matrices": list(LAYER_MATRICES),
+        "logits": plan.result.taken["logits"][0],
         "regions": {name: list(region) for name, region in plan.memory.taken.items()},
     }
     if model.folder is not None and (model.folder / "tokenizer.json").is_file():

@@ -37,7 +37,7 @@ def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
         inputs = _pad_heads(weight.T, config, plan)
         grouped = inputs.reshape(config.kv_heads, plan.groups, plan.head, -1).swapaxes(0, 1)
         weight = grouped.reshape(columns, -1).T
-    padded = np.zeros((rows, columns), np.float32)
+    padded = np.zeros((rows, columns), weight.dtype)
     padded[: weight.shape[0], : weight.shape[1]] = weight
     return padded
 
@@ -46,7 +46,7 @@ def _pad_heads(weight: np.ndarray, config: ModelConfig, plan: Plan) -> np.ndarra
     """[heads * head_dim, n] to [heads * padded head, n]: each half of a head is padded on its own."""
     half = config.head_dim // 2
     heads = weight.reshape(-1, 2, half, weight.shape[1])
-    padded = np.zeros((heads.shape[0], 2, plan.half, weight.shape[1]), np.float32)
+    padded = np.zeros((heads.shape[0], 2, plan.half, weight.shape[1]), weight.dtype)
     padded[:, :, :half] = heads
     return padded.reshape(-1, weight.shape[1])
 

@@ -111,7 +111,7 @@ class Engine:
     @classmethod
     async def start(cls, dut: Any, state: MachineState, pace: Pace = FLOWING) -> "Engine":
         dut.restart.value = 0
-        return cls(await Bench.start(dut), state, pace)
+        return cls(await Bench.start(dut, limit=1_000_000), state, pace)
 
     async def run(self, program: list[dict[str, int]]) -> None:
         """Run legal instructions on both sides and compare everything."""
@@ -120,26 +120,33 @@ class Engine:
         recorder.ends.clear()
         source.cycles.clear()
         expected = [self._execute(fields) for fields in program]
-        length = sum(matrix_cycles(self.spec, f["blocks"], f["steps"]) + 100 for f in program)
+        durations = [self._duration(fields) for fields in program]
         source.send(program)
-        await source.drained(length)
-        await self.bench.cycles(matrix_cycles(self.spec, program[-1]["blocks"], program[-1]["steps"]) + 20)
+        await source.drained(sum(durations) + 100 * len(program))
+        await self.bench.cycles(durations[-1] + 20)
         writes = iter(recorder.writes)
-        assert len(recorder.ends) == len(program), "an instruction without an end, or an end too many"
-        for fields, issue, (end, checksum), (rows, golden) in zip(
-            program, source.cycles, recorder.ends, expected, strict=True
+        assert len(recorder.ends) == len(program), (
+            "an instruction without an end, or an end too many"
+        )
+        for fields, duration, issue, (end, checksum), (rows, golden) in zip(
+            program, durations, source.cycles, recorder.ends, expected, strict=True
         ):
-            duration = 1 if fields["sync"] else matrix_cycles(self.spec, fields["blocks"], fields["steps"])
             assert end - issue == duration, f"{end - issue} cycles, not {duration}: {fields}"
             assert checksum == golden, f"checksum {checksum:#x}, not {golden:#x}: {fields}"
             for place, content in rows:
                 written = next(writes)
-                assert written[1:] == (place, content), f"{written}, not {(place, content)}: {fields}"
+                assert written[1:] == (place, content), (
+                    f"{written}, not {(place, content)}: {fields}"
+                )
                 assert issue < written[0] < end, f"written in {written[0]}, not in {issue}..{end}"
         assert next(writes, None) is None, "a write that the golden model does not have"
         assert not recorder.illegal
         for earlier, end, issue in zip(program, recorder.ends, source.cycles[1:], strict=False):
             assert issue > end[0], f"accepted in {issue} before the end in {end[0]} of {earlier}"
+
+    def _duration(self, fields: dict[str, int]) -> int:
+        """Cycles from issue to end."""
+        return 1 if fields["sync"] else matrix_cycles(self.spec, fields["blocks"], fields["steps"])
 
     def _execute(self, fields: dict[str, int]) -> tuple[list[tuple[int, bytes]], int]:
         """Golden writes, byte address and content in order, and checksum."""
@@ -221,7 +228,9 @@ async def every_weight_times_every_activation_in_every_place(dut: Any, bits: int
         for value in range(-128, 128, parameters()["stride"]):
             state.activation[:] = value
             await engine.run([operation(wide=int(bits == 8), blocks=len(part) // 2, pop=0)])
-            unscaled = matrix_weights[begin // 2 * spec.matrix_rows :][: len(part) // 2 * spec.matrix_rows]
+            unscaled = matrix_weights[begin // 2 * spec.matrix_rows :][
+                : len(part) // 2 * spec.matrix_rows
+            ]
             products = unscaled.astype(int).sum(axis=1) * value
             assert np.array_equal(state.result.reshape(-1)[: len(products)], products)
 
@@ -247,8 +256,14 @@ async def sums_wrap_at_32_and_accumulators_at_64_bits(dut: Any) -> None:
     state.scale_ring.view(np.uint16)[:] = 0x7FFF
     engine = await Engine.start(dut, state)
     steps = 1 << 15
-    program = [operation(steps=steps), operation(steps=steps - 1), operation(steps=steps + 1, first=0)]
-    program += [operation(steps=1 << 11, scaled=1, group_steps=1 << 9, first=i == 0) for i in range(3)]
+    program = [
+        operation(steps=steps),
+        operation(steps=steps - 1),
+        operation(steps=steps + 1, first=0),
+    ]
+    program += [
+        operation(steps=1 << 11, scaled=1, group_steps=1 << 9, first=i == 0) for i in range(3)
+    ]
     await engine.run(program)
     state.scale_ring.view(np.uint16)[:] = 0xFFFF
     await engine.run([operation(steps=1 << 11, scaled=1, group_steps=1 << 8, first=0)])
@@ -285,7 +300,9 @@ async def illegal_instructions_are_reported_and_forgotten_by_restart(dut: Any, n
     assert dut.i__ready.value == 1
     recorder.illegal.clear()
     await engine.restart()
-    await engine.run([operation(first=0, steps=2)] + [random_operation(rng, spec) for _ in range(5)])
+    await engine.run(
+        [operation(first=0, steps=2)] + [random_operation(rng, spec) for _ in range(5)]
+    )
 
 
 @cocotb.test()
@@ -303,4 +320,6 @@ async def restart_stops_everything(dut: Any, delay: int) -> None:
     engine.recorder.writes.clear()
     await engine.bench.cycles(150)
     assert not engine.recorder.ends and not engine.recorder.writes
-    await engine.run([operation(first=0, steps=2)] + [random_operation(rng, spec) for _ in range(5)])
+    await engine.run(
+        [operation(first=0, steps=2)] + [random_operation(rng, spec) for _ in range(5)]
+    )

@@ -105,7 +105,8 @@ class Monitor:
         granule = min(self.mirror.spec.lanes, 4) if name == "store" else row_bytes
         for part in range(row_bytes // granule):
             if enable >> part & 1:
-                content[address, part * granule : (part + 1) * granule] = word[part * granule :][:granule]
+                chosen = slice(part * granule, (part + 1) * granule)
+                content[address, chosen] = word[chosen]
 
     def _end(self) -> None:
         number = len(self.ends)
@@ -208,7 +209,12 @@ async def agrees_with_the_golden_model(dut: Any, gaps: str) -> None:
 
 def plain(spec: MachineSpec, **fields: int) -> Operation:
     """VECTOR = INPUT, one granule, unless `fields` say otherwise."""
-    defaults = {"rows": 1, "length": spec.granule, "a_source": int(Source.INPUT), "target": int(Target.VECTOR)}
+    defaults = {
+        "rows": 1,
+        "length": spec.granule,
+        "a_source": int(Source.INPUT),
+        "target": int(Target.VECTOR),
+    }
     return SYNC | {"sync": 0} | defaults | fields
 
 
@@ -258,7 +264,9 @@ async def restart_drops_what_is_under_way_and_forgets_the_maximum(dut: Any) -> N
     unit.send([argmax | {"c_constant": one}, argmax | {"c_constant": one | 1 << 31, "d": 9}])
     await unit.settle()
     assert unit.state.best_index == 5 * unit.spec.lanes
-    unit.source.send([plain(unit.spec, rows=200, length=4 * unit.spec.granule, reduce=int(Reduce.SUM))])
+    unit.source.send([
+        plain(unit.spec, rows=200, length=4 * unit.spec.granule, reduce=int(Reduce.SUM))
+    ])
     await unit.source.drained()
     await unit.bench.cycles(random.Random(seed()).randint(30, 90))
     assert unit.monitor.writes > 0

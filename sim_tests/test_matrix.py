@@ -26,6 +26,9 @@ def test_matrix(spec: MachineSpec, request: pytest.FixtureRequest) -> None:
     stride = 1 if name in EXHAUSTIVE else 8
     parameters = {"machine": spec.to_dict(), "stride": stride}
     result = run_bench(
-        f"matrix_{name}", lambda: MatrixEngine(spec), "sim_tests.bench_matrix", parameters=parameters
+        f"matrix_{name}",
+        lambda: MatrixEngine(spec),
+        "sim_tests.bench_matrix",
+        parameters=parameters,
     )
     assert result.tests == 21

@@ -15,14 +15,30 @@ from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target, Unit, operation_fields
 from hw.spec.machine import MachineSpec, load_machine
 
-__all__ = ["Operation", "bench_machine", "combinations", "fill", "random_operation", "random_patterns"]
+__all__ = [
+    "Operation",
+    "bench_machine",
+    "combinations",
+    "fill",
+    "random_operation",
+    "random_patterns",
+]
 
 Operation = dict[str, int]
 
 #: Zeros, ones, the ends of the range, what must be read as something else, and ties of INT8.
 SPECIAL = [
     *(0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x00800000, 0x807FFFFF, 0x00000001),
-    *(0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFFC00000, 0x42FE0000, 0xC2FF0000, 0x3F000000, 0xC0200000),
+    *(
+        0x7F7FFFFF,
+        0xFF7FFFFF,
+        0x7F800000,
+        0xFFC00000,
+        0x42FE0000,
+        0xC2FF0000,
+        0x3F000000,
+        0xC0200000,
+    ),
 ]
 
 
@@ -129,4 +145,10 @@ def _choose_shape(rng: random.Random, spec: MachineSpec, operation: Operation) -
     for name in ("a", "b", "c", "d"):
         # Any pitch, of 16 bits, now and then.
         if rng.random() < 0.9:
-            operation[f"{name}_pitch"] = rng.choice([0, 1, beats, beats, rng.randint(0, 2 * beats + 8)])
+            operation[f"{name}_pitch"] = rng.choice([
+                0,
+                1,
+                beats,
+                beats,
+                rng.randint(0, 2 * beats + 8),
+            ])

@@ -99,7 +99,7 @@ def reciprocal(x: npt.ArrayLike) -> FloatArray:
     Returns
     -------
     ndarray of float32
-        Relative error below 2**-21; exact for powers of two; zero of the operand's sign where the
+        Relative error below 2**-22; exact for powers of two; zero of the operand's sign where the
         result's exponent would be below -126.
     """
     bits = np.asarray(x, np.float32).view(np.int32).astype(np.int64)
@@ -124,7 +124,7 @@ def reciprocal_square_root(x: npt.ArrayLike) -> FloatArray:
     Returns
     -------
     ndarray of float32
-        Relative error below 2**-22; exact for powers of four.
+        Relative error below 2**-23; exact for powers of four.
     """
     bits = np.asarray(x, np.float32).view(np.int32).astype(np.int64)
     # The bias is odd, so an odd exponent field is an even power of two.

@@ -81,12 +81,18 @@ def check_operation(operation: Mapping[str, int]) -> None:
             raise IllegalInstruction(f"MPE: {name}: expected at least 1, found 0")
     if operation["blocks"] != 1 and not (operation["first"] and operation["last"]):
         found = operation["blocks"]
-        raise IllegalInstruction(f"MPE: blocks: expected 1 with first = 0 or last = 0, found {found}")
+        raise IllegalInstruction(
+            f"MPE: blocks: expected 1 with first = 0 or last = 0, found {found}"
+        )
     if operation["scaled"] and (group_steps == 0 or steps % group_steps):
-        raise IllegalInstruction(f"MPE: group_steps: expected a divisor of {steps}, found {group_steps}")
+        raise IllegalInstruction(
+            f"MPE: group_steps: expected a divisor of {steps}, found {group_steps}"
+        )
     if not operation["wide"] and operation["activation"] % 2:
         found = operation["activation"]
-        raise IllegalInstruction(f"MPE: activation: expected an even number for INT4, found {found}")
+        raise IllegalInstruction(
+            f"MPE: activation: expected an even number for INT4, found {found}"
+        )
 
 
 def group_sums(
@@ -128,9 +134,7 @@ def group_sums(
     return sums.reshape(groups, blocks, rows).transpose(1, 0, 2).astype(np.int64)
 
 
-def _ring_words(
-    ring: npt.NDArray[np.uint8], first: int, count: int
-) -> npt.NDArray[np.uint8]:
+def _ring_words(ring: npt.NDArray[np.uint8], first: int, count: int) -> npt.NDArray[np.uint8]:
     """Contiguous words of a ring, wrapping."""
     first %= len(ring)
     if first + count <= len(ring):

@@ -12,7 +12,9 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     position = operation["position"]
     generated = position >= state.prompt_length
     if generated:
-        state.tokens[position] = state.best_index
+        answered = position - state.prompt_length
+        known = answered < len(state.forced)
+        state.tokens[position] = state.forced[answered] if known else state.best_index
     state.token = int(state.tokens[position])
     state.end = position >= state.steps or (generated and state.token in state.stop_tokens)
     return zlib.crc32(struct.pack("<II", state.token, int(state.end)))

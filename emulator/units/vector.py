@@ -104,7 +104,9 @@ def _elements(state: MachineState, operation: Mapping[str, int], length: int) ->
     return u
 
 
-def _operand(state: MachineState, operation: Mapping[str, int], name: str, length: int) -> FloatArray:
+def _operand(
+    state: MachineState, operation: Mapping[str, int], name: str, length: int
+) -> FloatArray:
     """Canonical operand, of a shape that broadcasts to rows x length."""
     source = operation[f"{name}_source"]
     if source == Source.CONSTANT:
@@ -168,8 +170,9 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
     else:
         # Row by row, so that of rows that overlap the later one stays.
         by_row = buffer.reshape(depth, lanes)
+        words = padded.reshape(rows, beats, lanes)
         for row in range(rows):
-            by_row[(start + row * pitch + np.arange(beats)) % depth] = padded[row].reshape(beats, lanes)
+            by_row[(start + row * pitch + np.arange(beats)) % depth] = words[row]
     return crc32(padded)
 
 

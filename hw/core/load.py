@@ -309,14 +309,16 @@ class _Writer(wiring.Component):
         first = Signal()
         last = Signal()
         word = Signal(8 * spec.word_bytes, reset_less=True)
+        target = Signal(len(Destination))
+        m.d.comb += target.eq(1 << self.load.destination)
         m.d.sync += [
             valid.eq(self.take),
             first.eq(~index.any()),
             last.eq(self.last),
             word.eq(self.word),
-            self.stream.enable.eq(self.take & (self.load.destination == Destination.STREAM)),
-            self.scale.enable.eq(self.take & (self.load.destination == Destination.SCALE)),
-            self.input.enable.eq(self.take & (self.load.destination == Destination.INPUT)),
+            self.stream.enable.eq(self.take & target[Destination.STREAM]),
+            self.scale.enable.eq(self.take & target[Destination.SCALE]),
+            self.input.enable.eq(self.take & target[Destination.INPUT]),
             self.input.address.eq(self.load.buffer + index),
         ]
         for ring in (self.stream, self.scale):

@@ -71,14 +71,14 @@ class MatrixEngine(wiring.Component):
             "i": In(stream.Signature(operation_layout(Unit.MPE))),
             **unit_members(Unit.MPE),
             "restart": In(1),
-            "stream": Out(read_port(spec.stream_words // spec.step_words, spec.step_words * word_bits)),
+            "stream": Out(
+                read_port(spec.stream_words // spec.step_words, spec.step_words * word_bits)
+            ),
             "scales": Out(read_port(spec.scale_words, word_bits)),
             "activations": Out(read_port(activation_depth, 8 * spec.granule)),
             "output_scales": Out(read_port(spec.matrix_scales, FP32.width)),
             "results": Out(
-                write_port(
-                    spec.result_rows, FP32.width * spec.lanes, FP32.width * spec.drain_lanes
-                )
+                write_port(spec.result_rows, FP32.width * spec.lanes, FP32.width * spec.drain_lanes)
             ),
         })
 

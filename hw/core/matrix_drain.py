@@ -71,9 +71,7 @@ class MatrixDrain(wiring.Component):
             "write": In(1),
             "scale": In(FP32.width),
             "results": Out(
-                write_port(
-                    spec.result_rows, FP32.width * spec.lanes, FP32.width * spec.drain_lanes
-                )
+                write_port(spec.result_rows, FP32.width * spec.lanes, FP32.width * spec.drain_lanes)
             ),
             "done": Out(1),
             "checksum": Out(32),
@@ -95,7 +93,11 @@ class MatrixDrain(wiring.Component):
         ]
         m.d.comb += draining.eq(left != 0)
         with m.If(self.hand_over):
-            m.d.sync += [left.eq(spec.drain_cycles), is_last.eq(self.last), is_written.eq(self.write)]
+            m.d.sync += [
+                left.eq(spec.drain_cycles),
+                is_last.eq(self.last),
+                is_written.eq(self.write),
+            ]
             m.d.sync += [row.eq(self.sums[index]) for index, row in enumerate(rows)]
         with m.Elif(draining):
             m.d.sync += left.eq(left - 1)

@@ -143,7 +143,9 @@ class MatrixRow(wiring.Component):
             # The low nibble has a sign only if it is a weight of its own.
             signed_low = Cat(low, low[-1] & ~self.wide).as_signed()
             low_product = Signal(signed(5 + ACTIVATION_BITS), name=f"low_{index}", reset_less=True)
-            high_product = Signal(signed(4 + ACTIVATION_BITS), name=f"high_{index}", reset_less=True)
+            high_product = Signal(
+                signed(4 + ACTIVATION_BITS), name=f"high_{index}", reset_less=True
+            )
             with m.If(self.control.multiply):
                 m.d.sync += [
                     low_product.eq(signed_low * self.low[index]),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from amaranth.hdl import C, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import enum as hdl_enum
 
-from hw.spec.instructions import ADDRESS_BITS, BUFFER_BITS, COUNT_BITS, LANE_BITS, Register
+from hw.spec.instructions import ADDRESS_BITS, BUFFER_BITS, COUNT_BITS, EXTENT_BITS, FACTOR_BITS, LANE_BITS, Register
 
 INDEX_BITS = COUNT_BITS
 REGISTER_BITS = COUNT_BITS
@@ -117,10 +117,10 @@ class OperandEvaluator:
         """The count whose parts are `field("cap")` and so on; valid in SUM only."""
         m = self.m
         total = self._shifted(f"{name}_total", self._register(field("register")) + field("offset"), field)
-        scaled = self._product(f"{name}_scaled", total, field("scale"), 37, When.TOKENS_TAKEN)
+        scaled = self._product(f"{name}_scaled", total, field("scale"), EXTENT_BITS + 1 + FACTOR_BITS, When.TOKENS_TAKEN)
         step = field("step")
-        charged = self._product(f"{name}_charged", self._level(field("level")), step, 40, When.DECODED)
-        rest = Signal(signed(41), name=f"{name}_rest")
+        charged = self._product(f"{name}_charged", self._level(field("level")), step, INDEX_BITS + EXTENT_BITS, When.DECODED)
+        rest = Signal(signed(INDEX_BITS + EXTENT_BITS + 1), name=f"{name}_rest")
         count = Signal(COUNT_BITS, name=f"{name}_count")
         m.d.comb += [
             rest.eq(scaled - charged),

@@ -84,8 +84,8 @@ class StoreUnit(wiring.Component):
                 m.d.comb += [lanes.eq(spec.matrix_rows), counts.eq(given.steps.any())]
             with m.Case(Pattern.SPREAD):
                 m.d.comb += [lanes.eq(4), counts.eq(1)]
-            with m.Case(Pattern.SCALAR):
-                m.d.comb += [lanes.eq(spec.lanes), counts.eq(1)]
+            with m.Default():
+                m.d.comb += [lanes.eq(spec.lanes), counts.eq(given.pattern == Pattern.SCALAR)]
         m.d.comb += legal.eq(counts & given.rows.any() & (given.lane < lanes))
 
         # An operation runs from its acceptance to the last response; SYNC for one cycle.
@@ -214,8 +214,9 @@ class _Gather(wiring.Component):
         steps = Signal(8)
         rows_left = Signal(8)
         address = Signal(BUFFER_BITS)
+        # COLUMN, which is 0, is the only pattern with several steps a row.
         m.d.comb += [
-            steps.eq(Mux(self.operation.pattern == Pattern.COLUMN, self.operation.steps, 1)),
+            steps.eq(Mux(self.operation.pattern.any(), 1, self.operation.steps)),
             address.eq(row_address + step),
         ]
 
@@ -224,7 +225,7 @@ class _Gather(wiring.Component):
         arriving = Signal()
         row = Signal(spec.store_rows.bit_length() - 1)
         held_row = Signal.like(row)
-        piece = Signal(ceil_log2(pieces))
+        piece = Signal(max(1, piece_bits))
         early = Signal(8 * spec.matrix_rows, reset_less=True)
         stalled = Signal()
         first_read = Signal()
@@ -250,9 +251,9 @@ class _Gather(wiring.Component):
 
         # Both rows turned so that the piece at the source address comes first.
         joined = Cat(early, self.source.data)
-        turned = Array(joined.bit_select(32 * k, 8 * spec.matrix_rows) for k in range(pieces))
+        turned = Array([joined[32 * k :][: 8 * spec.matrix_rows] for k in range(pieces)])
         with m.If(arriving & ~stalled):
-            m.d.sync += [self.bytes.eq(turned[piece]), self.valid.eq(1)]
+            m.d.sync += [self.bytes.eq(turned[piece] if pieces > 1 else early), self.valid.eq(1)]
         with m.Elif(self.take):
             m.d.sync += self.valid.eq(0)
         with m.If(self.start):
@@ -301,8 +302,10 @@ class _Spread(wiring.Component):
         upper = Signal(8 * lanes)
         m.d.comb += [
             spread.eq(self.pattern == Pattern.SPREAD),
-            upper.eq(self.bytes.word_select(self.half, 8 * lanes)),
+            upper.eq(Mux(self.half, self.bytes[8 * lanes :], self.bytes[: 8 * lanes])),
         ]
+        byte_chosen = Signal(4)
+        m.d.comb += byte_chosen.eq(1 << self.lane[:2])
         for lane in range(lanes):
             chosen = Signal(name=f"chosen{lane}")
             m.d.comb += chosen.eq(self.lane == Cat(Const(lane, exact_log2(lanes)), self.half))
@@ -310,7 +313,7 @@ class _Spread(wiring.Component):
                 byte = Signal(8, name=f"byte{4 * lane + k}")
                 strobe = self.strobe[4 * lane + k]
                 m.d.comb += [
-                    strobe.eq(Mux(spread, self.lane[:2] == k, chosen)),
+                    strobe.eq(Mux(spread, byte_chosen[k], chosen)),
                     byte.eq(
                         Mux(spread, upper.word_select(lane, 8), self.bytes.word_select(k, 8))
                     ),

@@ -109,9 +109,7 @@ class VectorUnit(wiring.Component):
             write.base.eq(new.d),
             write.entry.eq(new.reduce_entry),
             # D of an ARGMAX is an index, so nothing is written.
-            write.target.eq(
-                Mux(operation.reduce == Reduce.ARGMAX, Target.NONE, operation.target)
-            ),
+            write.target.eq(Mux(operation.reduce == Reduce.ARGMAX, Target.NONE, operation.target)),
             write.pitch.eq(operation.d_pitch),
             write.element.eq(beats[VECTOR_READ_CYCLES + ELEMENT_LATENCY]),
             write.elements.eq(elements),

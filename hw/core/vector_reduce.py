@@ -126,9 +126,7 @@ class VectorMaximum(wiring.Component):
             key = float_key(Cat(element[:-1], element[-1] & ~self.magnitude))
             candidate = Signal(lane_bits + KEY_BITS, name=f"candidate_{lane}")
             inverted_lane = Const(self.spec.lanes - 1 - lane, lane_bits)
-            m.d.comb += candidate.eq(
-                Cat(inverted_lane, key & self.mask[lane].replicate(KEY_BITS))
-            )
+            m.d.comb += candidate.eq(Cat(inverted_lane, key & self.mask[lane].replicate(KEY_BITS)))
             candidates.append(candidate)
         winner = reduce_tree(m, "largest", candidates, lambda a, b: Mux(b > a, b, a))
         key = winner[lane_bits:]

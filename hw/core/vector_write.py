@@ -98,7 +98,9 @@ class VectorWrite(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        is_target = {target: Signal(name=f"is_{target.name.lower()}") for target in Target if target}
+        is_target = {
+            target: Signal(name=f"is_{target.name.lower()}") for target in Target if target
+        }
         for target, flag in is_target.items():
             m.d.comb += flag.eq(self.target == target)
         is_integer = Signal()
@@ -179,7 +181,8 @@ class VectorWrite(wiring.Component):
         enables_of_half = len(self.store.enable) // 2
         enables_of_word = len(self.store.enable) * 4 // store_bytes
         half_enable = Cat(
-            *(~address[0] for _ in range(enables_of_half)), *(address[0] for _ in range(enables_of_half))
+            *(~address[0] for _ in range(enables_of_half)),
+            *(address[0] for _ in range(enables_of_half)),
         )
         word_enable = Cat(
             ~(address[:word_bits] ^ word).any()

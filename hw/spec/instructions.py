@@ -8,10 +8,14 @@ meaning; `emulator` executes it.
 import enum
 from dataclasses import dataclass
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 LOOP_DEPTH = 4
 """Loops that a sequencer can nest; level 0 is the outermost."""
 SEMAPHORE_BITS = 8
+COUNT_BITS = 20
+EXTENT_BITS = 24
+"""Extents that counts are cut from: all blocks of a matrix, say, when a count is the blocks of one tile."""
+FACTOR_BITS = 16
 
 
 class Unit(enum.IntEnum):
@@ -136,13 +140,13 @@ class Field:
 def count_fields(name: str, doc: str) -> list[Field]:
     """Fields of a count: min(cap, max(0, ((register + offset) >> shift) * scale - index[level] * step))."""
     return [
-        Field(f"{name}_cap", 20, f"{doc}; at most"),
+        Field(f"{name}_cap", COUNT_BITS, f"{doc}; at most"),
         Field(f"{name}_register", 3, "run-time register"),
-        Field(f"{name}_offset", 20, "added to the register"),
+        Field(f"{name}_offset", EXTENT_BITS, "added to the register"),
         Field(f"{name}_shift", 4, "right shift of the sum"),
-        Field(f"{name}_scale", 16, "factor"),
+        Field(f"{name}_scale", FACTOR_BITS, "factor"),
         Field(f"{name}_level", 2, "loop whose index is charged"),
-        Field(f"{name}_step", 20, "subtracted for each round of that loop"),
+        Field(f"{name}_step", EXTENT_BITS, "subtracted for each round of that loop"),
     ]
 
 
@@ -309,7 +313,6 @@ def decode(unit: Unit, word: int) -> dict[str, int]:
     return values
 
 
-COUNT_BITS = 20
 ADDRESS_BITS = 28
 BUFFER_BITS = 16
 LANE_BITS = 16

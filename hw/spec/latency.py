@@ -25,7 +25,7 @@ TOKEN_CYCLES = 3
 MATRIX_INPUT_CYCLES = 3
 """Issue to the first products: ring address, ring read, operand registers."""
 MATRIX_SUM_CYCLES = 5
-"""Products, adder tree, group sum, scaling, accumulation."""
+"""From the first products to their accumulation: adder tree, group sum, scale, place, accumulate."""
 VECTOR_READ_CYCLES = 2
 """From the address of a beat, which is out in the cycle behind issue, to its operands: buffer read, selection."""
 VECTOR_TREE_LEVELS = 2

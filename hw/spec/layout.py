@@ -43,7 +43,9 @@ def pack_weights(matrix: npt.NDArray[np.int8], bits: int, spec: MachineSpec) -> 
     """
     _check_bits(bits)
     if matrix.dtype != np.int8 or matrix.ndim != 2:
-        raise ValueError(f"matrix must be int8 of two dimensions, not {matrix.dtype} {matrix.shape}")
+        raise ValueError(
+            f"matrix must be int8 of two dimensions, not {matrix.dtype} {matrix.shape}"
+        )
     if bits == 4 and matrix.size and (matrix.min() < -8 or matrix.max() > 7):
         raise ValueError(f"weights must be -8 to 7, not {matrix.min()} to {matrix.max()}")
     padded = _pad(matrix, spec.matrix_rows, spec.step_elements(bits)).view(np.uint8)

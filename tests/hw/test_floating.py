@@ -282,3 +282,9 @@ def test_too_narrow(unit: type[FloatToInteger] | type[IntegerToFloat]) -> None:
         unit(1)
     # The half-made component warns when it is deleted, so let that happen under the filter.
     gc.collect()
+
+
+@pytest.mark.parametrize("exponent_bits,fraction_bits", [(1, 3), (3, 0)])
+def test_format_without_normal_numbers(exponent_bits: int, fraction_bits: int) -> None:
+    with pytest.raises(ValueError, match="must be at least"):
+        FloatFormat(exponent_bits, fraction_bits)

@@ -59,7 +59,11 @@ def simple(state: MachineState, fields: dict[str, int]) -> dict[str, Any]:
                     index = 4 * fields["activation"] + s * elements + e
                     sums[row] += weight * int(state.activation[index % len(state.activation)])
             step += 1
-            last = (s + 1) % fields["group_steps"] == 0 if fields["scaled"] else s + 1 == fields["steps"]
+            last = (
+                (s + 1) % fields["group_steps"] == 0
+                if fields["scaled"]
+                else s + 1 == fields["steps"]
+            )
             for row in range(spec.matrix_rows) if last else ():
                 total, mantissa, shift, sign = signed(sums[row], 32), 1, 24, 0
                 if fields["scaled"]:
@@ -92,7 +96,10 @@ def compare(state: MachineState, fields: dict[str, int]) -> None:
     checksum = matrix.execute(state, fields)
     assert state.accumulators.tolist() == expected["accumulators"]
     assert state.result.tobytes() == expected["result"]
-    assert (state.stream_read, state.scale_read) == (expected["stream_read"], expected["scale_read"])
+    assert (state.stream_read, state.scale_read) == (
+        expected["stream_read"],
+        expected["scale_read"],
+    )
     assert checksum == expected["checksum"]
 
 

@@ -1,0 +1,59 @@
+"""Compilation of the emulator's inner loops, with a cache that no change of a source file makes stale.
+
+numba keeps compiled code beside the source file and checks that file only; the code has the functions and
+constants of other files in it, though. Here the folder of the cache is named after the content of all of
+them, and lies where the user's other caches do, so that the package itself may be read-only.
+"""
+
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+from numba import config, njit
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+_ROOT = Path(__file__).resolve().parent.parent
+_SOURCES = ("emulator/*.py", "hw/spec/*.py")
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile `function` when it is first called, or take it from the cache.
+
+    The cache is `NUMBA_CACHE_DIR` or the user's cache folder; where neither can be written there is none.
+    """
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder())
+    try:
+        return cast(_Function, njit(cache=True)(function))
+    except RuntimeError:  # numba found no folder that it can write to
+        return cast(_Function, njit(function))
+    finally:
+        config.CACHE_DIR = before
+
+
+@functools.cache
+def cache_folder() -> Path:
+    """Folder of the code that was compiled from the source files as they are now."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        base = Path(given)
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches" / "openlpu"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "openlpu" / "cache"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openlpu"
+    return base / _digest()
+
+
+def _digest() -> str:
+    """Of every file whose code or constants may end up in a compiled function."""
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(_ROOT.glob(pattern)):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

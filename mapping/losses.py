@@ -1,0 +1,88 @@
+"""Loss of a model on a text three times: in float, compressed but in float, and bit-exact on the machine."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from emulator.machine import Machine
+from hw.spec.program import Program
+from mapping.evaluate import Evaluation, evaluate_logits, evaluate_losses, negative_log_likelihood
+from mapping.frontend.model import Model
+from mapping.lowering.plan import Plan
+from mapping.packing import arrange, compress_model
+from mapping.reference import FloatReference
+
+Progress = Callable[[int, int], None]
+_LEVELS = 127
+_INT8_POINTS = frozenset({
+    "attention_input",
+    "queries",
+    "keys",
+    "values",
+    "attention_output",
+    "feed_forward_input",
+    "feed_forward_hidden",
+    "head_input",
+})
+"""Points of the float reference that become INT8, with one scale a row."""
+
+
+def float_loss(model: Model, ids: list[int], context: int, limit: int | None, progress: Progress | None) -> Evaluation:
+    """Loss of the float model."""
+    reference = FloatReference(model)
+    return evaluate_logits(ids, reference.logits, context_length=context, limit=limit, progress=progress)
+
+
+def compressed_loss(
+    model: Model, plan: Plan, ids: list[int], context: int, limit: int | None, progress: Progress | None
+) -> Evaluation:
+    """Loss with the recipe's weights and INT8 activations and KV cache, otherwise computed in float."""
+    reference = FloatReference(model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize)
+    return evaluate_logits(ids, reference.logits, context_length=context, limit=limit, progress=progress)
+
+
+def exact_loss(
+    program: Program, ids: list[int], context: int, limit: int | None, progress: Progress | None
+) -> Evaluation:
+    """Loss of the compiled program, bit for bit as the hardware computes its logits."""
+    machine = Machine(program, check=False, trace=False)
+    vocabulary = program.information["vocabulary_size"]
+    first = program.information["logits"]
+    rows = -(-vocabulary // program.machine.lanes)
+
+    def losses(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        logits = np.empty((len(inputs), vocabulary))
+        forced = [int(token) for token in (*inputs[1:], targets[-1])]
+        steps = machine.steps([int(inputs[0])], len(inputs), forced=forced)
+        for step, state in enumerate(steps):
+            if step:
+                logits[step - 1] = state.result[first : first + rows].reshape(-1)[:vocabulary]
+        return negative_log_likelihood(logits, targets)
+
+    return evaluate_losses(ids, losses, context_length=context, limit=limit, progress=progress)
+
+
+def dequantized_weights(model: Model, plan: Plan) -> dict[str, np.ndarray]:
+    """The recipe's weight matrices as float, in the model's own shapes."""
+    weights: dict[str, np.ndarray] = {}
+    for tensor, matrix in compress_model(model, plan).items():
+        name = tensor if tensor == "lm_head" else tensor.split(".", 2)[2]
+        shape = model.tensor(tensor).shape
+        # Where each weight went when heads were padded and ordered: arrange its number instead of it.
+        places = arrange(np.arange(1, shape[0] * shape[1] + 1).reshape(shape), name, plan)
+        restored = np.zeros(shape[0] * shape[1], np.float32)
+        restored[places[places > 0] - 1] = matrix.dequantize()[places > 0]
+        weights[tensor] = restored.reshape(shape)
+    return weights
+
+
+def fake_quantize(point: str, values: np.ndarray) -> np.ndarray:
+    """Round to 127 levels of the largest magnitude of each token (and head), as the machine does.
+
+    Probabilities stay as they are: their scale depends on the values' scales, which the reference does not know.
+    """
+    if point.rpartition(".")[2] not in _INT8_POINTS:
+        return values
+    scale = np.abs(values).max(axis=-1, keepdims=True) / _LEVELS
+    safe = np.where(scale == 0, 1, scale)
+    return np.rint(values / safe) * scale
