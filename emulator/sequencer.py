@@ -1,165 +1,74 @@
-"""Sequencers: from a unit's instruction words to the stream of unit instructions with evaluated operands.
+"""Sequencers: from a unit's instructions to the stream of unit instructions with evaluated operands.
 
 One compiled function, `expand`, executes loops, branches and operand arithmetic. The functional machine
 and the timing engine both read its entries, so control flow has one meaning.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
+from emulator import decode
+from emulator.compiled import compiled
+from emulator.decode import CLOSE, CONDITION, OPCODE, TARGET
 from hw.spec.instructions import (
     ADDRESS_BITS,
     BUFFER_BITS,
-    EXECUTE,
     LOOP_DEPTH,
     Condition,
     Opcode,
     Register,
-    Unit,
-    decode,
-    operation_fields,
 )
 
-_COUNT_PARTS = ("cap", "register", "offset", "shift", "scale", "level", "step")
-_MAX_COUNTS = 2
-_MAX_BUFFERS = 4
+Vector = npt.NDArray[np.int64]
+Table = npt.NDArray[np.int64]
 
-# Columns of a decoded instruction.
-OPCODE, WAIT, SIGNAL, _TARGET, _CONDITION, _CLOSE = range(6)
-_COUNT = 6
-ADDRESS = _COUNT + _MAX_COUNTS * len(_COUNT_PARTS)
-ADDRESS_REGISTER, ADDRESS_SHIFT, ADDRESS_FACTOR = ADDRESS + 1, ADDRESS + 2, ADDRESS + 3
-_STRIDE = ADDRESS + 4
-_BUFFER = _STRIDE + LOOP_DEPTH
-_COLUMNS = _BUFFER + _MAX_BUFFERS * 5
-
-# Columns of an entry.
-PC, INDEX, CONTROLS, POSITION, COUNTS, WORD, LANE, BUFFERS = 0, 1, 5, 6, 7, 9, 10, 11
-ENTRY_COLUMNS = BUFFERS + _MAX_BUFFERS
+# Columns of an entry: a unit instruction, with the number of control instructions since the one before.
+PC, INDEX, CONTROLS = 0, 1, 1 + LOOP_DEPTH
+POSITION = CONTROLS + 1
+COUNTS = POSITION + 1
+WORD = COUNTS + decode.MAX_COUNTS
+LANE = WORD + 1
+BUFFERS = LANE + 1
+ENTRY_COLUMNS = BUFFERS + decode.MAX_BUFFERS
 
 # Columns of the state of one sequencer.
-_PC, _DEPTH, _POSITION, _CONTROLS = range(4)
-_INDICES = 4
-_ROUNDS = _INDICES + LOOP_DEPTH
-_END_KNOWN = _ROUNDS + LOOP_DEPTH
-_STATE_COLUMNS = _END_KNOWN + 1
+STATE_PC, DEPTH, STATE_POSITION, STATE_CONTROLS, END_KNOWN = range(5)
+INDICES = 5
+ROUNDS = INDICES + LOOP_DEPTH
+STATE_COLUMNS = ROUNDS + LOOP_DEPTH
 
 RUNNING, PAUSED, HALTED, BAD_PC, BAD_OPCODE, BAD_LOOP = range(6)
 """What `expand` returns: out of room, waiting for the END flag, halted, or an illegal program."""
+BAD = {
+    BAD_PC: "runs past its last instruction",
+    BAD_OPCODE: "has an illegal opcode",
+    BAD_LOOP: "nests or closes loops wrongly",
+}
 
-_EXECUTE, _SYNC = int(Opcode.EXECUTE), int(Opcode.SYNC)
+# Compiled functions know plain integers only.
+EXECUTE, SYNC = int(Opcode.EXECUTE), int(Opcode.SYNC)
 _LOOP, _END_LOOP, _BRANCH = int(Opcode.LOOP), int(Opcode.END_LOOP), int(Opcode.BRANCH)
 _INCREMENT, _HALT = int(Opcode.INCREMENT), int(Opcode.HALT)
 _PREFILL, _END = int(Condition.PREFILL), int(Condition.END)
 _REG_POSITION, _REG_PROMPT = int(Register.POSITION), int(Register.PROMPT_LENGTH)
-_REG_STEPS, _REG_TOKEN = int(Register.STEPS), int(Register.TOKEN)
+_REG_STEPS = int(Register.STEPS)
 _ADDRESS_MASK, _BUFFER_MASK = (1 << ADDRESS_BITS) - 1, (1 << BUFFER_BITS) - 1
+_COUNT_PARTS, _BUFFER_PARTS = len(decode.COUNT_PARTS), len(decode.BUFFER_PARTS)
 
 
-@dataclass(frozen=True)
-class UnitCode:
-    """Decoded instructions of one unit.
-
-    Attributes
-    ----------
-    unit : Unit
-    table : int64 [instructions, columns]
-        What `expand` reads.
-    fields : list of dict
-        The same instructions as decoded fields, by program counter.
-    counts, buffers : list of str
-        Names of the evaluated operands, in the order of an entry's columns.
-    """
-
-    unit: Unit
-    table: np.ndarray
-    fields: list[dict[str, int]]
-    counts: list[str]
-    buffers: list[str]
-
-    def operation(self, entry: np.ndarray, token: int) -> dict[str, int]:
-        """Fields that the unit receives for an entry (see `operation_fields`)."""
-        pc = int(entry[PC])
-        fields = self.fields[pc]
-        values: dict[str, int] = {}
-        for name, _ in operation_fields_of(self.unit):
-            if name in fields:
-                values[name] = fields[name]
-        values["sync"] = int(fields["opcode"] == _SYNC)
-        for i, name in enumerate(self.counts):
-            values[name] = int(entry[COUNTS + i])
-        for i, name in enumerate(self.buffers):
-            values[name] = int(entry[BUFFERS + i])
-        address = int(entry[WORD])
-        if fields.get("address_register") == _REG_TOKEN:
-            address += (token >> fields["address_shift"]) * fields["address_factor"]
-        values["address"] = address & _ADDRESS_MASK
-        values["lane"] = int(entry[LANE])
-        values["position"] = int(entry[POSITION])
-        return values
-
-
-_OPERATION_FIELDS = {unit: operation_fields(unit) for unit in Unit}
-
-
-def operation_fields_of(unit: Unit) -> list[tuple[str, int]]:
-    """`operation_fields`, computed once."""
-    return _OPERATION_FIELDS[unit]
-
-
-def decode_unit(unit: Unit, words: list[int]) -> UnitCode:
-    """Decode a unit's instruction words; illegal opcodes become `Opcode.ILLEGAL` rows."""
-    names = [field.name for field in EXECUTE[unit]]
-    counts = [name[:-4] for name in names if name.endswith("_cap")]
-    buffers = [name[:-5] for name in names if name.endswith("_base") and name != "address_base"]
-    table = np.zeros((len(words), _COLUMNS), np.int64)
-    decoded: list[dict[str, int]] = []
-    for pc, word in enumerate(words):
-        try:
-            fields = decode(unit, word)
-        except ValueError:
-            fields = {"opcode": int(Opcode.ILLEGAL), "wait": 0, "signal": 0}
-        decoded.append(fields)
-        row = table[pc]
-        for column, name in enumerate(("opcode", "wait", "signal", "target", "condition", "close")):
-            row[column] = fields.get(name, 0)
-        for i, operand in enumerate(counts if "count_cap" not in fields else ["count"]):
-            for j, part in enumerate(_COUNT_PARTS):
-                row[_COUNT + i * len(_COUNT_PARTS) + j] = fields.get(f"{operand}_{part}", 0)
-        for j, part in enumerate(("base", "register", "shift", "factor")):
-            row[ADDRESS + j] = fields.get(f"address_{part}", 0)
-        for level in range(LOOP_DEPTH):
-            row[_STRIDE + level] = fields.get(f"address_stride{level}", 0)
-        for i, operand in enumerate(buffers):
-            for j, part in enumerate(("base", "level0", "stride0", "level1", "stride1")):
-                row[_BUFFER + 5 * i + j] = fields.get(f"{operand}_{part}", 0)
-    return UnitCode(unit, table, decoded, counts, buffers)
-
-
-def new_state() -> np.ndarray:
+def new_state() -> Vector:
     """State of a sequencer before its first instruction."""
-    return np.zeros(_STATE_COLUMNS, np.int64)
+    return np.zeros(STATE_COLUMNS, np.int64)
 
 
-def answer_end(state: np.ndarray, end: bool) -> None:
+def answer_end(state: Vector, end: bool) -> None:
     """Tell a paused sequencer the END flag for the branch at which it stands."""
-    state[_END_KNOWN] = 2 if end else 1
+    state[END_KNOWN] = 2 if end else 1
 
 
-def program_counter(state: np.ndarray) -> int:
-    """Instruction at which the sequencer stands."""
-    return int(state[_PC])
-
-
-def controls_so_far(state: np.ndarray) -> int:
-    """Control instructions executed since the last unit instruction."""
-    return int(state[_CONTROLS])
-
-
-@njit(cache=True)
-def _register(number, position, prompt_length, steps):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _register(number: int, position: int, prompt_length: int, steps: int) -> int:
+    """Value of a register; TOKEN counts as zero here, because its value is not known beforehand."""
     if number == _REG_POSITION:
         return position
     if number == _REG_PROMPT:
@@ -169,22 +78,98 @@ def _register(number, position, prompt_length, steps):  # type: ignore[no-untype
     return 0
 
 
-@njit(cache=True)
-def _count(row, at, indices, position, prompt_length, steps):  # type: ignore[no-untyped-def]  # compiled
-    value = _register(row[at + 1], position, prompt_length, steps) + row[at + 2]
-    value = (value >> row[at + 3]) * row[at + 4] - indices[row[at + 5]] * row[at + 6]
+@compiled
+def _count(row: Vector, at: int, state: Vector, prompt_length: int, steps: int) -> int:
+    """The count operand that begins in column `at`."""
+    value = _register(row[at + 1], state[STATE_POSITION], prompt_length, steps) + row[at + 2]
+    value = (value >> row[at + 3]) * row[at + 4] - state[INDICES + row[at + 5]] * row[at + 6]
     return min(row[at], max(0, value))
 
 
-@njit(cache=True)
-def expand(table, state, prompt_length, steps, end_position, entries):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _evaluate(row: Vector, state: Vector, prompt_length: int, steps: int, entry: Vector) -> None:
+    """Evaluate every operand of an EXECUTE."""
+    for i in range(decode.MAX_COUNTS):
+        at = decode.COUNT + i * _COUNT_PARTS
+        # A cap of zero is most of all an operand that the unit does not have.
+        entry[COUNTS + i] = _count(row, at, state, prompt_length, steps) if row[at] else 0
+    value = _register(row[decode.ADDRESS_REGISTER], state[STATE_POSITION], prompt_length, steps)
+    shift = row[decode.ADDRESS_SHIFT]
+    address = row[decode.ADDRESS] + (value >> shift) * row[decode.ADDRESS_FACTOR]
+    for level in range(LOOP_DEPTH):
+        address += state[INDICES + level] * row[decode.STRIDE + level]
+    entry[WORD] = address & _ADDRESS_MASK
+    entry[LANE] = value & ((1 << shift) - 1)
+    for i in range(decode.MAX_BUFFERS):
+        at = decode.BUFFER + i * _BUFFER_PARTS
+        value = row[at]
+        value += state[INDICES + row[at + 1]] * row[at + 2]
+        value += state[INDICES + row[at + 3]] * row[at + 4]
+        entry[BUFFERS + i] = value & _BUFFER_MASK
+
+
+@compiled
+def _branch(row: Vector, state: Vector, prompt_length: int, end_position: int) -> int:
+    """Next program counter behind a BRANCH, or -1 if it closes loops that are not open."""
+    position = state[STATE_POSITION]
+    taken = row[CONDITION] == 0
+    if row[CONDITION] == _PREFILL:
+        taken = position + 1 < prompt_length
+    elif row[CONDITION] == _END:
+        taken = position >= end_position if end_position >= 0 else state[END_KNOWN] == 2
+        state[END_KNOWN] = 0
+    if not taken:
+        return state[STATE_PC] + 1
+    depth = state[DEPTH]
+    if row[CLOSE] > depth:
+        return -1
+    state[DEPTH] = depth - row[CLOSE]
+    for level in range(state[DEPTH], depth):
+        state[INDICES + level] = 0
+    return row[TARGET]
+
+
+@compiled
+def _control(row: Vector, state: Vector, prompt_length: int, steps: int, end_position: int) -> int:
+    """Next program counter behind a control instruction, or -1 if it misuses the loops."""
+    opcode, depth = row[OPCODE], state[DEPTH]
+    following = state[STATE_PC] + 1
+    if opcode == _INCREMENT:
+        state[STATE_POSITION] += 1
+    elif opcode == _LOOP:
+        if depth == LOOP_DEPTH:
+            return -1
+        count = _count(row, decode.COUNT, state, prompt_length, steps)
+        if count == 0:
+            return row[TARGET]
+        state[ROUNDS + depth] = count
+        state[INDICES + depth] = 0
+        state[DEPTH] = depth + 1
+    elif opcode == _END_LOOP:
+        if depth == 0:
+            return -1
+        innermost = INDICES + depth - 1
+        if state[innermost] + 1 < state[ROUNDS + depth - 1]:
+            state[innermost] += 1
+            return row[TARGET]
+        state[innermost] = 0
+        state[DEPTH] = depth - 1
+    else:
+        following = _branch(row, state, prompt_length, end_position)
+    return following
+
+
+@compiled
+def expand(
+    table: Table, state: Vector, prompt_length: int, steps: int, end_position: int, entries: Table
+) -> tuple[int, int]:
     """Run one sequencer until `entries` is full, it halts, or it needs the END flag.
 
     Parameters
     ----------
-    table : int64 [instructions, columns]
+    table : int64 [instructions, decode.COLUMNS]
         `UnitCode.table`.
-    state : int64 vector
+    state : int64 [STATE_COLUMNS]
         From `new_state`; carried from call to call.
     prompt_length, steps : int
         The host's registers.
@@ -199,82 +184,35 @@ def expand(table, state, prompt_length, steps, end_position, entries):  # type: 
         Entries written, and RUNNING, PAUSED, HALTED or one of the BAD codes.
     """
     written = 0
-    indices = state[_INDICES : _INDICES + LOOP_DEPTH]
-    rounds = state[_ROUNDS : _ROUNDS + LOOP_DEPTH]
     while written < entries.shape[0]:
-        pc = state[_PC]
+        pc = state[STATE_PC]
         if pc >= table.shape[0]:
             return written, BAD_PC
         row = table[pc]
         opcode = row[OPCODE]
-        position = state[_POSITION]
-        if opcode == _EXECUTE or opcode == _SYNC:
+        if opcode == EXECUTE or opcode == SYNC:
             entry = entries[written]
             entry[PC] = pc
-            entry[INDEX : INDEX + LOOP_DEPTH] = indices
-            entry[CONTROLS] = state[_CONTROLS]
-            entry[POSITION] = position
-            state[_CONTROLS] = 0
-            if opcode == _EXECUTE:
-                entry[COUNTS] = _count(row, _COUNT, indices, position, prompt_length, steps)
-                entry[COUNTS + 1] = _count(row, _COUNT + 7, indices, position, prompt_length, steps)
-                value = _register(row[ADDRESS_REGISTER], position, prompt_length, steps)
-                shift = row[ADDRESS_SHIFT]
-                address = row[ADDRESS] + (value >> shift) * row[ADDRESS_FACTOR]
-                for level in range(LOOP_DEPTH):
-                    address += indices[level] * row[_STRIDE + level]
-                entry[WORD] = address & _ADDRESS_MASK
-                entry[LANE] = value & ((1 << shift) - 1)
-                for i in range(_MAX_BUFFERS):
-                    at = _BUFFER + 5 * i
-                    value = row[at] + indices[row[at + 1]] * row[at + 2] + indices[row[at + 3]] * row[at + 4]
-                    entry[BUFFERS + i] = value & _BUFFER_MASK
+            for level in range(LOOP_DEPTH):
+                entry[INDEX + level] = state[INDICES + level]
+            entry[CONTROLS] = state[STATE_CONTROLS]
+            entry[POSITION] = state[STATE_POSITION]
+            state[STATE_CONTROLS] = 0
+            if opcode == EXECUTE:
+                _evaluate(row, state, prompt_length, steps, entry)
             written += 1
-            state[_PC] = pc + 1
+            state[STATE_PC] = pc + 1
             continue
         if opcode == _HALT:
             return written, HALTED
-        if opcode == _BRANCH and row[_CONDITION] == _END and end_position < 0 and state[_END_KNOWN] == 0:
-            return written, PAUSED
-        state[_CONTROLS] += 1
-        depth = state[_DEPTH]
-        target = pc + 1
-        if opcode == _INCREMENT:
-            state[_POSITION] = position + 1
-        elif opcode == _LOOP:
-            if depth == LOOP_DEPTH:
-                return written, BAD_LOOP
-            count = _count(row, _COUNT, indices, position, prompt_length, steps)
-            if count == 0:
-                target = row[_TARGET]
-            else:
-                rounds[depth] = count
-                indices[depth] = 0
-                state[_DEPTH] = depth + 1
-        elif opcode == _END_LOOP:
-            if depth == 0:
-                return written, BAD_LOOP
-            if indices[depth - 1] + 1 < rounds[depth - 1]:
-                indices[depth - 1] += 1
-                target = row[_TARGET]
-            else:
-                indices[depth - 1] = 0
-                state[_DEPTH] = depth - 1
-        elif opcode == _BRANCH:
-            taken = row[_CONDITION] == 0
-            if row[_CONDITION] == _PREFILL:
-                taken = position + 1 < prompt_length
-            elif row[_CONDITION] == _END:
-                taken = position >= end_position if end_position >= 0 else state[_END_KNOWN] == 2
-                state[_END_KNOWN] = 0
-            if taken:
-                target = row[_TARGET]
-                if row[_CLOSE] > depth:
-                    return written, BAD_LOOP
-                for level in range(depth - row[_CLOSE], depth):
-                    indices[level] = 0
-                state[_DEPTH] = depth - row[_CLOSE]
-        else:
+        if not (_LOOP <= opcode <= _INCREMENT):
             return written, BAD_OPCODE
-        state[_PC] = target
+        pausing = opcode == _BRANCH and row[CONDITION] == _END and end_position < 0
+        if pausing and state[END_KNOWN] == 0:
+            return written, PAUSED
+        target = _control(row, state, prompt_length, steps, end_position)
+        if target < 0:
+            return written, BAD_LOOP
+        state[STATE_CONTROLS] += 1
+        state[STATE_PC] = target
     return written, RUNNING

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    return [compile_command, estimate_command, eval_command, list_command]
+    return [compile_command, estimate_command, eval_command, graph_command, list_command]
 
 
 def _target_option(command: Any) -> Any:
@@ -167,6 +167,22 @@ def _token_ids(model: "Model", text: Path | None, token_ids: Path | None) -> lis
                 f"{token_ids}: entry {position}: token id {token} is outside 0 to {model.config.vocabulary_size - 1}"
             )
     return ids
+
+
+@click.command("graph")
+@click.argument("model")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it: .png, .svg, .pdf or .dot.")
+def graph_command(model: str, output: Path | None) -> None:
+    """Print the graph of MODEL, or draw it."""
+    from mapping.frontend.model import load_model
+    from mapping.graph import build_graph, draw_graph, print_graph, verify_graph
+
+    graph = build_graph(load_model(model).config)
+    verify_graph(graph)
+    if output is None:
+        click.echo(print_graph(graph))
+    else:
+        draw_graph(graph, output)
 
 
 @click.command("list")

@@ -34,7 +34,10 @@ class Writes:
     def __init__(self, bench: Bench) -> None:
         self.words: list[tuple[str, int, int]] = []
         self._ports = [
-            (name, *(getattr(bench.dut, f"{name}__{part}") for part in ("enable", "address", "data")))
+            (
+                name,
+                *(getattr(bench.dut, f"{name}__{part}") for part in ("enable", "address", "data")),
+            )
             for name in PORTS
         ]
         bench.agents.append(self)
@@ -56,14 +59,21 @@ def random_loads(rng: random.Random, spec: MachineSpec, count: int) -> list[Oper
     for _ in range(count):
         kind = rng.randrange(20)
         if kind == 0:
-            operations.append({"sync": 1, "length": rng.randrange(5), "destination": rng.randrange(4)})
+            operations.append({
+                "sync": 1,
+                "length": rng.randrange(5),
+                "destination": rng.randrange(4),
+            })
             continue
         longest = rng.choice([1, 4, spec.burst_beats, 5 * spec.burst_beats])
         operations.append({
             "sync": 0,
             "destination": 3 if kind == 1 else rng.randrange(3),
             "random": rng.randrange(2),
-            "address": rng.choice([rng.getrandbits(ADDRESS_BITS), rng.randrange(spec.memory.words)]),
+            "address": rng.choice([
+                rng.getrandbits(ADDRESS_BITS),
+                rng.randrange(spec.memory.words),
+            ]),
             "length": 0 if kind == 2 else rng.randint(1, longest),
             "buffer": rng.getrandbits(16),
         })
@@ -128,7 +138,11 @@ def expected_writes(
 
 
 def compare(
-    spec: MachineSpec, operations: list[Operation], memory: npt.NDArray[np.uint8], run: Instructions, writes: Writes
+    spec: MachineSpec,
+    operations: list[Operation],
+    memory: npt.NDArray[np.uint8],
+    run: Instructions,
+    writes: Writes,
 ) -> None:
     """Writes, checksums and the emulator's buffers."""
     words, checksums, state = expected_writes(spec, operations, memory)
@@ -171,7 +185,9 @@ async def ends_in_the_cycles_of_the_specification(dut: Any) -> None:
     target = spec.memory
     for round_number in range(parameters()["rounds"]):
         if round_number:
-            target = random_memory(rng, spec.memory.words, spec.burst_beats, spec.read_outstanding + 1)
+            target = random_memory(
+                rng, spec.memory.words, spec.burst_beats, spec.read_outstanding + 1
+            )
         spec = dataclasses.replace(spec, memory=target)
         drive_timing(dut, target)
         dut.start.value = dut.restart.value = 1
@@ -189,7 +205,9 @@ async def ends_in_the_cycles_of_the_specification(dut: Any) -> None:
         assert run.issued == issues
         assert [cycle for cycle, _ in run.ended] == ends
         compare(spec, operations, memory, run, writes)
-        illegal = sum(not o["sync"] and (o["length"] == 0 or o["destination"] == 3) for o in operations)
+        illegal = sum(
+            not o["sync"] and (o["length"] == 0 or o["destination"] == 3) for o in operations
+        )
         assert len(run.illegal) == illegal and not run.errors
         bench.agents.clear()
     dut._log.info(f"{bench.cycle} cycles")
@@ -210,7 +228,10 @@ async def takes_words_when_all_channels_show_them(dut: Any) -> None:
     channel = spec.channels - 1
     getattr(dut, f"fault__{channel}__enable").value = 1
     getattr(dut, f"fault__{channel}__address").value = 21
-    operations = [{"sync": 0, "destination": 0, "address": 10 * i, "length": 9 + i, "buffer": 0} for i in range(20)]
+    operations = [
+        {"sync": 0, "destination": 0, "address": 10 * i, "length": 9 + i, "buffer": 0}
+        for i in range(20)
+    ]
     writes = Writes(bench)
     run = Instructions(bench, Unit.LD, operations, [0] * 20)
     while len(run.ended) < 20:
@@ -230,7 +251,10 @@ async def works_with_slow_and_faulty_slaves(dut: Any, pace: float) -> None:
     memory = random_content(spec)
     dut.restart.value = 0
     bench = await Bench.start(dut)
-    faulty = [set(rng.sample(range(spec.memory.words), spec.memory.words // 30)) for _ in range(spec.channels)]
+    faulty = [
+        set(rng.sample(range(spec.memory.words), spec.memory.words // 30))
+        for _ in range(spec.channels)
+    ]
     slaves = [
         SlowReads(bench, f"axi__{c}", words, faulty[c], pace, spec.bus_bytes)
         for c, words in enumerate(channel_words(memory, spec))

@@ -21,8 +21,16 @@ class Lockstep:
     Call order within a cycle: reads are compared with the content before this cycle's write.
     """
 
-    def __init__(self, bench: Bench, spec: MemorySpec, content: list[int], rng: random.Random) -> None:
-        self.bench, self.dut, self.spec, self.content, self.rng = bench, bench.dut, spec, content, rng
+    def __init__(
+        self, bench: Bench, spec: MemorySpec, content: list[int], rng: random.Random
+    ) -> None:
+        self.bench, self.dut, self.spec, self.content, self.rng = (
+            bench,
+            bench.dut,
+            spec,
+            content,
+            rng,
+        )
         self.state = memory_state(spec)
         self.zero = bench.cycle + 1
         self.bus_bytes = parameters()["bus_bytes"]
@@ -52,7 +60,9 @@ class Lockstep:
             address, last = beat
             assert int(dut.read__rdata.value) == self.content[address % len(self.content)]
             assert bool(dut.read__rlast.value) == last and int(dut.read__rresp.value) == 0
-        assert bool(dut.write__bvalid.value) == (cycle in self.responses), f"cycle {cycle}: response"
+        assert bool(dut.write__bvalid.value) == (cycle in self.responses), (
+            f"cycle {cycle}: response"
+        )
         self.responses.discard(cycle)
         busy = bool(self.data)
         if busy:
@@ -79,7 +89,11 @@ class Lockstep:
                 self.responses.add(response)
                 for i in range(beats):
                     strobe = self.rng.getrandbits(self.bus_bytes)
-                    self.data.append((address + i, self.rng.getrandbits(8 * self.bus_bytes), strobe))
+                    self.data.append((
+                        address + i,
+                        self.rng.getrandbits(8 * self.bus_bytes),
+                        strobe,
+                    ))
                 self.write = None
         if self.read:
             address, beats, is_random = self.read
@@ -129,7 +143,14 @@ class Lockstep:
 
 async def prepared(dut: Any) -> Bench:
     """A bench with all inputs of the model at rest."""
-    inputs = ["start", "fault__enable", "fault__stall", "read__arvalid", "write__awvalid", "write__wvalid"]
+    inputs = [
+        "start",
+        "fault__enable",
+        "fault__stall",
+        "read__arvalid",
+        "write__awvalid",
+        "write__wvalid",
+    ]
     for name in inputs:
         getattr(dut, name).value = 0
     dut.read__rready.value = 1

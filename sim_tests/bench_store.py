@@ -55,7 +55,10 @@ def random_stores(rng: random.Random, spec: MachineSpec, count: int) -> list[Ope
         operation = {
             "sync": 0,
             "pattern": int(pattern),
-            "address": rng.choice([rng.getrandbits(ADDRESS_BITS), rng.randrange(spec.memory.words)]),
+            "address": rng.choice([
+                rng.getrandbits(ADDRESS_BITS),
+                rng.randrange(spec.memory.words),
+            ]),
             "lane": rng.randrange(lanes[pattern]),
             "rows": rng.choice([1, 2, rng.randint(1, 12)]),
             "pitch": rng.choice([0, 1, 2, rng.randrange(300), rng.getrandbits(24)]),
@@ -79,7 +82,10 @@ def random_stores(rng: random.Random, spec: MachineSpec, count: int) -> list[Ope
 
 
 def run_emulator(
-    spec: MachineSpec, operations: list[Operation], memory: npt.NDArray[np.uint8], buffer: npt.NDArray[np.uint8]
+    spec: MachineSpec,
+    operations: list[Operation],
+    memory: npt.NDArray[np.uint8],
+    buffer: npt.NDArray[np.uint8],
 ) -> tuple[list[int | None], npt.NDArray[np.uint8]]:
     """Checksum of each operation (None: illegal) and the memory behind them."""
     state = MachineState(spec)
@@ -176,7 +182,9 @@ async def ends_in_the_cycles_of_the_specification(dut: Any) -> None:
     target = spec.memory
     for round_number in range(parameters()["rounds"]):
         if round_number:
-            target = random_memory(rng, spec.memory.words, spec.burst_beats, spec.write_outstanding + 1)
+            target = random_memory(
+                rng, spec.memory.words, spec.burst_beats, spec.write_outstanding + 1
+            )
         spec = dataclasses.replace(spec, memory=target)
         drive_timing(dut, target)
         dut.start.value = 1
@@ -186,7 +194,9 @@ async def ends_in_the_cycles_of_the_specification(dut: Any) -> None:
         operations = random_stores(rng, spec, 60)
         longest = rng.choice([0, 6, 100])
         StoreBuffer(bench, buffer, spec.matrix_rows)
-        run = Instructions(bench, Unit.ST, operations, [rng.randint(0, longest) for _ in operations])
+        run = Instructions(
+            bench, Unit.ST, operations, [rng.randint(0, longest) for _ in operations]
+        )
         await run.finished()
         assert dut.idle.value and not run.errors
         checksums, memory = run_emulator(spec, operations, memory, buffer)
@@ -194,7 +204,9 @@ async def ends_in_the_cycles_of_the_specification(dut: Any) -> None:
         assert run.issued == issues
         assert run.ended == list(zip(ends, [c for c in checksums if c is not None], strict=True))
         assert len(run.illegal) == checksums.count(None)
-        legal = [o for o, c in zip(operations, checksums, strict=True) if c is not None and not o["sync"]]
+        legal = [
+            o for o, c in zip(operations, checksums, strict=True) if c is not None and not o["sync"]
+        ]
         assert run.beats == sum(beats for o in legal for _, beats in transfers(spec, o))
         bench.agents.clear()
         if round_number % 3 == 0:

@@ -57,7 +57,10 @@ def random_memory(rng: random.Random, words: int, burst_beats: int, outstanding:
 
 async def fill(bench: Bench, prefixes: list[str], content: list[list[int]]) -> None:
     """Write the content of each memory by its host port; `prefixes` as `"host"` or `"host__0"`."""
-    ports = [(getattr(bench.dut, f"{p}__address"), getattr(bench.dut, f"{p}__write_data")) for p in prefixes]
+    ports = [
+        (getattr(bench.dut, f"{p}__address"), getattr(bench.dut, f"{p}__write_data"))
+        for p in prefixes
+    ]
     for prefix in prefixes:
         getattr(bench.dut, f"{prefix}__enable").value = 1
     for address in range(len(content[0])):
@@ -73,7 +76,9 @@ async def fill(bench: Bench, prefixes: list[str], content: list[list[int]]) -> N
 def channel_words(memory: npt.NDArray[np.uint8], spec: MachineSpec) -> list[list[int]]:
     """Content of each channel, as integers."""
     parts = memory.reshape(len(memory), spec.channels, spec.bus_bytes)
-    return [[int.from_bytes(w.tobytes(), "little") for w in parts[:, c]] for c in range(spec.channels)]
+    return [
+        [int.from_bytes(w.tobytes(), "little") for w in parts[:, c]] for c in range(spec.channels)
+    ]
 
 
 class Instructions:
@@ -153,7 +158,13 @@ class SlowReads:
     """
 
     def __init__(
-        self, bench: Bench, prefix: str, content: list[int], faulty: set[int], pace: float, bus_bytes: int
+        self,
+        bench: Bench,
+        prefix: str,
+        content: list[int],
+        faulty: set[int],
+        pace: float,
+        bus_bytes: int,
     ) -> None:
         dut = bench.dut
         self._port = {

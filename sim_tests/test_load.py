@@ -33,7 +33,9 @@ def test_load_on_memory_models(target: str) -> None:
     spec = small_buffers(target)
     netlist = system_verilog(LoadSystem(spec))
     only = "ends_in|takes_words"
-    result = run_bench("load_system", netlist, BENCH, parameters=as_parameters(spec, True), only=only)
+    result = run_bench(
+        "load_system", netlist, BENCH, parameters=as_parameters(spec, True), only=only
+    )
     assert result.tests == 2
 
 

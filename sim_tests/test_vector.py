@@ -1,7 +1,9 @@
 """Runs the vector unit's bench in the shapes of both test machines."""
 
+from typing import Any
+
 import pytest
-from amaranth.hdl import Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -28,6 +30,18 @@ class VectorHarness(wiring.Component):
         There is a write, an end or an illegal operation in this cycle.
     """
 
+    i: Any
+    done: Any
+    checksum: Any
+    illegal: Any
+    restart: Any
+    best_index: Any
+    load: Any
+    load_select: Any
+    load_address: Any
+    load_data: Any
+    active: Any
+
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         super().__init__({
@@ -43,7 +57,7 @@ class VectorHarness(wiring.Component):
             **{name: Out(port) for name, port in vector_write_ports(spec).items()},
         })
 
-    def elaborate(self, platform: object) -> Elaboratable:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.unit = unit = VectorUnit(self.spec)
         connect(m, flipped(self.i), unit.i)

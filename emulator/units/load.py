@@ -40,12 +40,18 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
         case Destination.INPUT:
             buffer, position = state.input.view(np.uint8), operation["buffer"]
         case other:
-            raise IllegalInstruction(f"LD: destination: expected 0 to {max(Destination)}, found {other}")
+            raise IllegalInstruction(
+                f"LD: destination: expected 0 to {max(Destination)}, found {other}"
+            )
     return copy_words(state.memory, operation["address"], buffer, position, length)
 
 
 def copy_words(
-    source: npt.NDArray[np.uint8], first: int, target: npt.NDArray[np.uint8], position: int, count: int
+    source: npt.NDArray[np.uint8],
+    first: int,
+    target: npt.NDArray[np.uint8],
+    position: int,
+    count: int,
 ) -> int:
     """Copy `count` rows, wrapping at both ends; CRC-32 of what was copied."""
     checksum = 0

@@ -166,4 +166,4 @@ def _write(
         # Rows that a later one overwrites are left out.
         kept = np.arange(max(0, len(rows) - spec.result_rows), len(rows))
         state.result[(first + kept) % spec.result_rows] = rows[kept]
-    return zlib.crc32(outputs)
+    return zlib.crc32(outputs.tobytes())

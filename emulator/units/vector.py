@@ -80,7 +80,7 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     if reduce:
         results = _reduce(reduce, u)
         entries = (operation["reduce_entry"] + np.arange(len(u))) % len(state.scalars)
-        checksum = crc32(results)
+        checksum = crc32(memoryview(results))
     if target:
         checksum ^= _write(state, operation, u)
     if reduce:
@@ -150,7 +150,7 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
             buffer = state.store.view(np.float32)
         values = np.ascontiguousarray(u[:, 0])
         buffer[(d + pitch * np.arange(rows)) % len(buffer)] = values
-        return crc32(values)
+        return crc32(memoryview(values))
     lanes = state.spec.lanes
     width = beats_of(state.spec, operation["length"]) * lanes
     if target == Target.VECTOR:
@@ -173,7 +173,7 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
         words = padded.reshape(rows, beats, lanes)
         for row in range(rows):
             by_row[(start + row * pitch + np.arange(beats)) % depth] = words[row]
-    return crc32(padded)
+    return crc32(memoryview(padded))
 
 
 def _reduce(reduce: int, u: FloatArray) -> FloatArray:

@@ -1,6 +1,8 @@
 """The matrix engine: dot products of streamed integer weights with the activation buffer."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, ResetInserter, Signal, Value, signed
+from typing import Any
+
+from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -57,11 +59,12 @@ class MatrixEngine(wiring.Component):
     checksum: Value
     illegal: Value
     restart: Value
-    stream: wiring.PureInterface
-    scales: wiring.PureInterface
-    activations: wiring.PureInterface
-    output_scales: wiring.PureInterface
-    results: wiring.PureInterface
+    # Buffer ports; pyright knows no members of interfaces.
+    stream: Any
+    scales: Any
+    activations: Any
+    output_scales: Any
+    results: Any
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -110,8 +113,8 @@ class MatrixEngine(wiring.Component):
             sequence.drained.eq(drain.done),
             drain.start.eq(sequence.started),
             drain.result.eq(operation.result),
-            drain.hand_over.eq(steps[8].block_last),
-            drain.last.eq(steps[8].last),
+            drain.hand_over.eq(steps[ACCUMULATED].block_last),
+            drain.last.eq(steps[ACCUMULATED].last),
             drain.write.eq(operation.last),
             drain.scale.eq(self.output_scales.data),
         ]
@@ -150,7 +153,7 @@ class MatrixEngine(wiring.Component):
 
     def _select_activations(
         self, m: Module, sequence: MatrixSequence, step: data.View
-    ) -> tuple[Value, Value]:
+    ) -> tuple[data.View, data.View]:
         """Activations that meet the low and the high nibbles of the weights, registered."""
         wide = sequence.operation.wide
         unit_bits = exact_log2(self.spec.granule // PRODUCTS)

@@ -57,7 +57,8 @@ class MatrixRow(wiring.Component):
     multipliers work in both modes, and each is only 5 bits by 8.
 
     No flow control. Operands are taken in the stages that `control` names, which follow each other
-    cycle by cycle from `load` to `accumulate`; `sum` includes a group in the cycle after its `accumulate`.
+    cycle by cycle from `load` to `accumulate`; `sum` includes a group from the cycle after its
+    `accumulate` on.
 
     Members
     -------

@@ -84,7 +84,9 @@ class MemoryModel(wiring.Component):
     read: wiring.PureInterface
     write: wiring.PureInterface
 
-    def __init__(self, words: int, bus_bytes: int, *, channel: int = 0, outstanding: int = 32) -> None:
+    def __init__(
+        self, words: int, bus_bytes: int, *, channel: int = 0, outstanding: int = 32
+    ) -> None:
         self.words = words
         self.bus_bytes = bus_bytes
         self.channel = channel
@@ -103,7 +105,9 @@ class MemoryModel(wiring.Component):
         bus_bits = exact_log2(self.bus_bytes)
         m.submodules.scheduler = scheduler = Scheduler()
         m.submodules.reads = reads = _ReadQueue(self.outstanding)
-        m.submodules.responses = responses = fifo.SyncFIFO(width=CYCLE_BITS + 1, depth=self.outstanding)
+        m.submodules.responses = responses = fifo.SyncFIFO(
+            width=CYCLE_BITS + 1, depth=self.outstanding
+        )
         wiring.connect(m, wiring.flipped(self.timing), scheduler.timing)
 
         # A write wins over a read; its data has to come before the next write is accepted.
@@ -147,7 +151,9 @@ class MemoryModel(wiring.Component):
             self.write.wready.eq(data_left.any()),
             responses.w_en.eq(self.write.awready),
             responses.w_data.eq(Cat(scheduler.response, touches)),
-            self.write.bvalid.eq(responses.r_rdy & (responses.r_data[:CYCLE_BITS] <= scheduler.now)),
+            self.write.bvalid.eq(
+                responses.r_rdy & (responses.r_data[:CYCLE_BITS] <= scheduler.now)
+            ),
             self.write.bresp.eq(Mux(responses.r_data[CYCLE_BITS], SLAVE_ERROR, OKAY)),
             responses.r_en.eq(self.write.bvalid & self.write.bready),
         ]
@@ -346,7 +352,10 @@ class Scheduler(wiring.Component):
         with m.If(refreshing):
             m.d.sync += bus_free.eq(_maximum(bus_free, boundary + self.refresh_ticks))
         with m.If(refreshing | (self.accept & (late | split))):
-            m.d.sync += [epoch.eq(epoch + 1), next_refresh.eq(next_refresh + timing.refresh_interval)]
+            m.d.sync += [
+                epoch.eq(epoch + 1),
+                next_refresh.eq(next_refresh + timing.refresh_interval),
+            ]
         with m.If(self.start):
             m.d.sync += [
                 started.eq(1),

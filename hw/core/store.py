@@ -314,9 +314,7 @@ class _Spread(wiring.Component):
                 strobe = self.strobe[4 * lane + k]
                 m.d.comb += [
                     strobe.eq(Mux(spread, byte_chosen[k], chosen)),
-                    byte.eq(
-                        Mux(spread, upper.word_select(lane, 8), self.bytes.word_select(k, 8))
-                    ),
+                    byte.eq(Mux(spread, upper.word_select(lane, 8), self.bytes.word_select(k, 8))),
                     self.word.word_select(4 * lane + k, 8).eq(Mux(strobe, byte, 0)),
                 ]
         return m

@@ -1,6 +1,6 @@
 """The vector unit (SFU): function(A*B + C) over rows, with reductions."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -78,7 +78,13 @@ class VectorUnit(wiring.Component):
             **writes,
         })
 
-    def elaborate(self, platform: object) -> Elaboratable:
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.pipeline = ResetInserter(self.restart)(self._pipeline())
+        return m
+
+    def _pipeline(self) -> Module:
+        """Everything; apart, so that `restart` can reset all of it."""
         m = Module()
         new = self.i.payload
         operation = Signal(operation_layout(Unit.SFU), reset_less=True)
@@ -121,7 +127,7 @@ class VectorUnit(wiring.Component):
         ]
         for name in vector_write_ports(self.spec):
             connect(m, flipped(getattr(self, name)), getattr(write, name))
-        return ResetInserter(self.restart)(m)
+        return m
 
     def _illegal(self, m: Module, new: data.View) -> Signal:
         """Whether the fields of an EXECUTE do not go together."""

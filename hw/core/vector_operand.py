@@ -1,5 +1,7 @@
 """One operand of the vector unit: where its beats lie, and which buffer they come from."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -59,10 +61,10 @@ class VectorOperand(wiring.Component):
     constant: Value
     valid: Value
     last: Value
-    input: wiring.PureInterface
-    vector: wiring.PureInterface
-    result: wiring.PureInterface
-    scalar: wiring.PureInterface
+    input: Any
+    vector: Any
+    result: Any
+    scalar: Any
     o: Value
 
     def __init__(self, spec: MachineSpec, neutral: int = 0) -> None:

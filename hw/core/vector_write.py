@@ -1,5 +1,7 @@
 """Writes of the vector unit: elements and row results to their buffers, with their checksum."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -71,11 +73,11 @@ class VectorWrite(wiring.Component):
     integers: Value
     result_valid: Value
     result: Value
-    vector: wiring.PureInterface
-    scalar: wiring.PureInterface
-    activation: wiring.PureInterface
-    store: wiring.PureInterface
-    matrix_scale: wiring.PureInterface
+    vector: Any
+    scalar: Any
+    activation: Any
+    store: Any
+    matrix_scale: Any
     checksum: Value
 
     def __init__(self, spec: MachineSpec) -> None:

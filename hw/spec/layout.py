@@ -1,8 +1,8 @@
 """Order of weights and scales in the streams of the matrix engine.
 
-A stream is [block, step, row]: a block is `matrix_rows` outputs, and in each of its steps every row owns 4
-bytes of two words, 4 INT8 weights or 8 INT4 weights (the even one in the low nibble). Scales are
-[block, group, row], FP16, a word for the rows of one group.
+A stream is [block, step, row]: a block is `matrix_rows` outputs, and in each of its steps every row
+owns 4 bytes of two words, 4 INT8 weights or 8 INT4 weights (the even one in the low nibble). Scales
+are [block, group, row], FP16, a word for the rows of one group.
 """
 
 from typing import TypeVar

@@ -87,7 +87,7 @@ def simple(state: MachineState, fields: dict[str, int]) -> dict[str, Any]:
         "result": result.tobytes(),
         "stream_read": 2 * step if fields["pop"] else state.stream_read,
         "scale_read": group if fields["pop"] else state.scale_read,
-        "checksum": zlib.crc32(outputs) if fields["last"] else 0,
+        "checksum": zlib.crc32(outputs.tobytes()) if fields["last"] else 0,
     }
 
 
