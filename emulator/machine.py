@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.spec.errors import InputError
-from hw.spec.instructions import LOOP_DEPTH, SEMAPHORE_BITS, Unit
+from hw.spec.instructions import ADDRESS_BITS, LOOP_DEPTH, SEMAPHORE_BITS, Opcode, Register, Unit, operation_fields
 from hw.spec.program import Program
 
+from emulator import decode
 from emulator import sequencer as seq
 from emulator.accesses import accesses
 from emulator.errors import IllegalProgram
@@ -27,11 +28,6 @@ _EXECUTE: dict[Unit, Callable[[MachineState, dict[str, int]], int]] = {
     Unit.SYS: system.execute,
 }
 _CHUNK = 256
-_BAD = {
-    seq.BAD_PC: "runs past its last instruction",
-    seq.BAD_OPCODE: "has an illegal opcode",
-    seq.BAD_LOOP: "nests or closes loops wrongly",
-}
 
 
 @dataclass
@@ -52,7 +48,7 @@ class UnitTrace:
 
 @dataclass
 class _Sequencer:
-    code: seq.UnitCode
+    code: decode.UnitCode
     state: np.ndarray
     entries: np.ndarray
     count: int = 0
@@ -76,7 +72,7 @@ class Machine:
         self.program = program
         self.check = check
         self.trace = trace
-        self.codes = {unit: seq.decode_unit(unit, program.instructions.get(unit, [])) for unit in Unit}
+        self.codes = {unit: decode.decode_unit(unit, program.instructions.get(unit, [])) for unit in Unit}
 
     def run(
         self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = ()
@@ -144,15 +140,15 @@ class Machine:
                 s.code.table, s.state, self.state.prompt_length, self.state.steps, -1, s.entries
             )
             s.at = 0
-            if s.status in _BAD and s.count == 0:
-                raise IllegalProgram(f"{unit.name} at {seq.program_counter(s.state)} {_BAD[s.status]}")
+            if s.status in seq.BAD and s.count == 0:
+                raise IllegalProgram(f"{unit.name} at {int(s.state[seq.STATE_PC])} {seq.BAD[s.status]}")
         return s.entries[s.at]
 
     def _advance(self, unit: Unit) -> Iterator[None]:
         s = self.sequencers[unit]
         while (entry := self._next(unit)) is not None:
             row = s.code.table[entry[seq.PC]]
-            wait, signal = int(row[seq.WAIT]), int(row[seq.SIGNAL])
+            wait, signal = int(row[decode.WAIT]), int(row[decode.SIGNAL])
             if wait and not all(self.counts[giver, unit] for giver in Unit if wait >> giver & 1):
                 return
             s.at += 1
@@ -171,9 +167,9 @@ class Machine:
                         self.races.give(unit, taker)
             yield
 
-    def _execute(self, unit: Unit, code: seq.UnitCode, entry: np.ndarray) -> None:
+    def _execute(self, unit: Unit, code: decode.UnitCode, entry: np.ndarray) -> None:
         pc = int(entry[seq.PC])
-        operation = code.operation(entry, self.state.token)
+        operation = _operation(code, entry, self.state.token)
         checksum = 0
         if not operation["sync"]:
             if self.races:
@@ -204,8 +200,30 @@ class Machine:
         entry = self._next(unit)
         assert entry is not None
         row = self.codes[unit].table[entry[seq.PC]]
-        givers = [g.name for g in Unit if int(row[seq.WAIT]) >> g & 1 and not self.counts[g, unit]]
+        givers = [g.name for g in Unit if int(row[decode.WAIT]) >> g & 1 and not self.counts[g, unit]]
         return f"{unit.name} at {int(entry[seq.PC])} waits for {', '.join(givers)}"
+
+
+_OPERATION_FIELDS = {unit: operation_fields(unit) for unit in Unit}
+_ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
+
+
+def _operation(code: decode.UnitCode, entry: np.ndarray, token: int) -> dict[str, int]:
+    """Fields that the unit receives for an entry (see `operation_fields`)."""
+    fields = code.fields[int(entry[seq.PC])]
+    values = {name: fields[name] for name, _ in _OPERATION_FIELDS[code.unit] if name in fields}
+    values["sync"] = int(fields["opcode"] == Opcode.SYNC)
+    for i, name in enumerate(code.counts):
+        values[name] = int(entry[seq.COUNTS + i])
+    for i, name in enumerate(code.buffers):
+        values[name] = int(entry[seq.BUFFERS + i])
+    address = int(entry[seq.WORD])
+    if fields.get("address_register") == Register.TOKEN:
+        address += (token >> fields["address_shift"]) * fields["address_factor"]
+    values["address"] = address & _ADDRESS_MASK
+    values["lane"] = int(entry[seq.LANE])
+    values["position"] = int(entry[seq.POSITION])
+    return values
 
 
 def check_request(program: Program, prompt: list[int], tokens: int) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil
-from amaranth.hdl import Fragment, Module, Value, ValueCastable
+from amaranth.hdl import Elaboratable, Fragment, Module, Value, ValueCastable
 from amaranth.hdl._ir import Design, PortDirection
+from amaranth.hdl._xfrm import TransformedElaboratable
 from amaranth.lib import wiring
 
 from hw.core.buffers import VERILOG as BUFFER_VERILOG
@@ -18,10 +19,10 @@ PROCESSOR = "lpu_processor"
 
 LINT_OFF = {
     "DECLFILENAME": "all modules are in one file",
-    "UNUSEDSIGNAL": "the generator names every slice of a structure, used or not",
-    "UNUSEDPARAM": "as UNUSEDSIGNAL",
-    "WIDTHEXPAND": "sums are written with operands narrower than their result; the extension is meant",
-    "WIDTHTRUNC": "as WIDTHEXPAND, for results that wrap",
+    "PROCASSINIT": "registers have an initial value, for FPGAs, and a reset",
+    "UNUSEDSIGNAL": "members of a structure have a name of their own, used or not",
+    "VARHIDDEN": "a signal may have the name of an instance beside the module",
+    "WIDTHEXPAND": "operands narrower than a result are extended, as Verilog does it",
 }
 """Warnings of `verilator --lint-only -Wall` that are not looked at, and why; there are no others."""
 
@@ -79,12 +80,16 @@ def _kinds(design: Design) -> dict[str, str]:
     """Module name for each path of the hierarchy, without number."""
     kinds = {}
     for fragment, info in design.fragments.items():
-        origins = [o for o in fragment.origins or () if not isinstance(o, Module | Fragment)]
+        origins = [_inner(o) for o in fragment.origins or () if not isinstance(o, Module | Fragment)]
         if origins:
-            # A wrapper such as a ResetInserter comes before the component that it wraps.
             kind = getattr(origins[-1], "verilog_name", _snake(type(origins[-1]).__name__))
             kinds[".".join(info.name)] = PREFIX + kind
     return kinds
+
+
+def _inner(origin: Elaboratable) -> Elaboratable:
+    """What a wrapper such as a ResetInserter wraps."""
+    return _inner(origin._elaboratable_) if isinstance(origin, TransformedElaboratable) else origin
 
 
 def _snake(name: str) -> str:
@@ -103,7 +108,7 @@ def _plain_names(text: str) -> str:
 
 
 def _parse(text: str) -> list[_RtlilModule]:
-    """Modules of RTLIL text, without the contents of memories: all are zero or set before use."""
+    """Modules of RTLIL text, without the initial contents of memories that are all zero."""
     modules: list[_RtlilModule] = []
     head: list[str] = []
     body: list[str] | None = None
@@ -119,8 +124,11 @@ def _parse(text: str) -> list[_RtlilModule]:
         elif line == "end":
             body = None
         elif line.startswith("  cell $meminit"):
-            while next(lines) != "  end":
-                pass
+            cell = [line]
+            while cell[-1] != "  end":
+                cell.append(next(lines))
+            if any(re.search(r"\\DATA \d+'0*1", part) for part in cell):
+                body += cell
         else:
             if match := re.match(r"  cell \\(\S+) ", line):
                 modules[-1].children.append(match[1])
@@ -168,4 +176,23 @@ def _to_verilog(rtlil_text: str) -> str:
     # It warns of processes that stay processes, which is what is wanted here.
     verilog = yosys.run(["-q", "-"], "\n".join(script), ignore_warnings=True)
     # Registers have their initial value in their declaration too.
-    return re.sub(r"^  \(\* init = [^\n]*\*\)\n", "", verilog, flags=re.MULTILINE)
+    verilog = re.sub(r"^  \(\* init = [^\n]*\*\)\n", "", verilog, flags=re.MULTILINE)
+    # Comparison with zero, without the width warning that `!` of a number raises.
+    verilog = re.sub(r"= ! ([\w\[\]:]+);", r"= ~| \1;", verilog)
+    return _with_defaults(verilog)
+
+
+def _with_defaults(verilog: str) -> str:
+    """Verilog in which every case statement has a default; what it leaves alone was assigned before."""
+    lines: list[str] = []
+    has_default: list[bool] = []
+    for line in verilog.split("\n"):
+        word = line.lstrip().partition(" ")[0]
+        if word in {"case", "casez"}:
+            has_default.append(False)
+        elif word == "default:":
+            has_default[-1] = True
+        elif word == "endcase" and not has_default.pop():
+            lines.append(line.replace("endcase", "  default: ;"))
+        lines.append(line)
+    return "\n".join(lines)

@@ -38,11 +38,13 @@ def compile_command(
 ) -> None:
     """Compile MODEL (a folder or a known name) into one program file."""
     from hw.spec.machine import load_machine
+    from hw.spec.output import check_output
     from hw.spec.program import save_program
     from mapping.compiler import compile_model
     from mapping.frontend.model import load_model
     from mapping.recipe import load_recipe
 
+    check_output(output)
     loaded = load_model(model)
     program = compile_model(loaded, load_machine(target), load_recipe(recipe), context)
     save_program(program, output)

@@ -38,6 +38,8 @@ def plan_model(config: ModelConfig, machine: MachineSpec, recipe: Recipe, contex
     recipe.check_names(names, f"recipe {recipe.name}")
     if context is None:
         context = min(config.maximum_positions, machine.tokens)
+    if context < 2:
+        raise InputError(f"context: expected at least 2 tokens, found {context}")
     if context > config.maximum_positions:
         raise InputError(f"context: {context} tokens, the model has {config.maximum_positions} positions")
     return Plan(config, machine, recipe, context)

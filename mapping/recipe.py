@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from hw.spec.errors import InputError
+from mapping.frontend.files import shown
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 _FIELDS = {"name", "description", "weights", "overrides", "activations", "kv_cache"}
@@ -84,8 +85,9 @@ def load_recipe(name_or_path: str) -> Recipe:
         if not path.is_file():
             raise InputError(f"{name_or_path}: no such recipe or file (bundled: {', '.join(list_recipes())})")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, or a date that no calendar has.
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return recipe_from_dict(content, str(path))
 
@@ -94,13 +96,16 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
     """Check the content of a recipe file."""
     if not isinstance(content, dict):
         raise InputError(f"{where}: expected a mapping, found {type(content).__name__}")
-    unknown = set(content) - _FIELDS
+    unknown = [name for name in content if name not in _FIELDS]
     if unknown:
-        raise InputError(f"{where}: {sorted(unknown)[0]}: unknown field (known: {', '.join(sorted(_FIELDS))})")
+        raise InputError(f"{where}: {shown(unknown[0])}: unknown field (known: {', '.join(sorted(_FIELDS))})")
     for section in ("activations", "kv_cache"):
         if content.get(section, {"bits": 8}) != {"bits": 8}:
-            raise InputError(f"{where}: {section}: expected bits: 8, found {content[section]!r}")
-    overrides = content.get("overrides") or []
+            raise InputError(f"{where}: {section}: expected bits: 8, found {shown(content[section])}")
+    for section in ("name", "description"):
+        if not isinstance(content.get(section, ""), str):
+            raise InputError(f"{where}: {section}: expected text, found {shown(content[section])}")
+    overrides = content.get("overrides", [])
     if not isinstance(overrides, list):
         raise InputError(f"{where}: overrides: expected a list, found {type(overrides).__name__}")
     pairs: list[tuple[str, WeightFormat]] = []
@@ -111,7 +116,7 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
         rest = {key: value for key, value in override.items() if key != "tensor"}
         pairs.append((override["tensor"], _weight_format(rest, place)))
     return Recipe(
-        str(content.get("name", Path(where).stem)),
+        content.get("name", Path(where).stem),
         _weight_format(content.get("weights"), f"{where}: weights"),
         tuple(pairs),
     )
@@ -119,12 +124,12 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
 
 def _weight_format(content: Any, where: str) -> WeightFormat:
     if not isinstance(content, dict) or set(content) != {"bits", "group"}:
-        raise InputError(f"{where}: expected bits and group, found {content!r}")
+        raise InputError(f"{where}: expected bits and group, found {shown(content)}")
     bits, group = content["bits"], content["group"]
-    if bits not in (4, 8) or isinstance(bits, bool):
-        raise InputError(f"{where}: bits: expected 4 or 8, found {bits!r}")
+    if type(bits) is not int or bits not in (4, 8):
+        raise InputError(f"{where}: bits: expected 4 or 8, found {shown(bits)}")
     if group == "channel":
         return WeightFormat(bits, None)
     if not isinstance(group, int) or isinstance(group, bool) or group < 8 or group % 8 or group > 4096:
-        raise InputError(f"{where}: group: expected 'channel' or a multiple of 8 up to 4096, found {group!r}")
+        raise InputError(f"{where}: group: expected 'channel' or a multiple of 8 up to 4096, found {shown(group)}")
     return WeightFormat(bits, group)

@@ -100,6 +100,7 @@ class Lockstep:
             last = accept_read(self.state, cycle, address, beats, is_random)
             read = last >= 0
             if read:
+                when = -1
                 for i in range(beats):
                     when = beat_cycle(self.state, i)
                     assert when not in self.beats and when > cycle

@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Instructions:
     """
 
     def __init__(
-        self, bench: Bench, unit: Unit, operations: list[Mapping[str, int]], gaps: list[int]
+        self, bench: Bench, unit: Unit, operations: Sequence[Mapping[str, int]], gaps: list[int]
     ) -> None:
         self.bench, self.dut = bench, bench.dut
         layout = operation_fields(unit)
@@ -134,7 +134,7 @@ class Instructions:
             self._offering = True
             self.offered.append(cycle + 1)
 
-    async def finished(self, within: int = 200_000) -> None:
+    async def finished(self, within: int = 60_000) -> None:
         """Wait until every operation has ended or was found illegal, and a little longer."""
         for _ in range(within // 10):
             await self.bench.cycles(10)

@@ -1,8 +1,9 @@
 """Tops of benches in which a unit and the memory models of its channels sit side by side."""
 
 from pathlib import Path
+from typing import Any
 
-from amaranth.hdl import Elaboratable, Module
+from amaranth.hdl import Elaboratable, Module, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,6 +31,8 @@ class LoadSystem(wiring.Component):
     As those of `LoadUnit` except `axi`, and as those of `MemoryModel`: `start` and `timing` shared, `fault`
     and `host` one a channel.
     """
+
+    restart: Value
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -69,6 +72,8 @@ class StoreSystem(wiring.Component):
     and `host` one a channel.
     """
 
+    restart: Value
+
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         super().__init__({
@@ -104,7 +109,7 @@ def _memory_members(spec: MachineSpec) -> dict[str, wiring.Member]:
     }
 
 
-def _memories(m: Module, top: wiring.Component) -> list[MemoryModel]:
+def _memories(m: Module, top: Any) -> list[MemoryModel]:
     memories = []
     spec = top.spec
     for channel in range(spec.channels):

@@ -16,16 +16,16 @@ from pathlib import Path
 import amaranth
 import cocotb_tools.config
 import numpy as np
-from amaranth.utils import exact_log2
 from cocotb_tools.check_results import get_results
 
 import hw
 from hw.core.simulation import Simulation
+from hw.host import load_script, memory_text, run_script, timing_script
 from hw.spec.errors import InputError
-from hw.spec.instructions import LOOP_DEPTH, Unit, instruction_bits
+from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec, MemorySpec
 from hw.spec.program import Program
-from hw.spec.registers import STOP_TOKENS, ControlRegister, ErrorCode, counters
+from hw.spec.registers import STOP_TOKENS, ErrorCode, counters
 from hw.verilog import convert
 from sim_tests import toolchain
 from sim_tests.bench import BenchRunner, port_access
@@ -136,7 +136,7 @@ def simulate(
             plusargs.append(f"+memory_dump_{channel}={scratch / f'dump{channel}.hex'}")
         if wave is not None:
             plusargs.append(f"+wave_file={scratch / 'wave.fst'}")
-        script = host_script(spec, program, prompt, tokens, timing, stop_tokens)
+        script = timing_script(timing) + load_script(program) + run_script(prompt, tokens, stop_tokens)
         (scratch / "script.txt").write_text("\n".join(script) + "\n")
         run = _run_native if engine == "native" else _run_cocotb
         reads, seconds = run(folder, scratch, plusargs, limit)
@@ -212,56 +212,6 @@ def simulation_netlist(spec: MachineSpec) -> str:
         (folder / "netlist.sv").write_text(convert(Simulation(spec), TOP))
 
     return (toolchain.cached_build(f"netlist_{spec.name}", key, build) / "netlist.sv").read_text()
-
-
-def host_script(
-    spec: MachineSpec,
-    program: Program,
-    prompt: Sequence[int],
-    tokens: int,
-    timing: MemorySpec,
-    stop_tokens: Sequence[int] = (),
-) -> list[str]:
-    """Everything that the host does, a line each, as `verilog/harness.cpp` describes it."""
-    script = [f"timing {name} {value}" for name, value in timing_inputs(timing).items()]
-
-    def write(register: int, value: int) -> None:
-        script.append(f"write {int(register)} {value}")
-
-    write(ControlRegister.PROGRAM_HASH, program.machine_hash)
-    write(ControlRegister.PROMPT_LENGTH, len(prompt))
-    write(ControlRegister.STEPS, len(prompt) + tokens - 1)
-    write(ControlRegister.STOP_ENABLE, (1 << len(stop_tokens)) - 1)
-    for number, token in enumerate(stop_tokens):
-        write(ControlRegister.STOP_TOKEN + 4 * number, int(token))
-    for unit, words in program.instructions.items():
-        write(ControlRegister.INSTRUCTION_UNIT, int(unit))
-        for word in words:
-            for part in range(instruction_bits(unit) // 32):
-                write(ControlRegister.INSTRUCTION_DATA, word >> 32 * part & 0xFFFFFFFF)
-    for position, token in enumerate(prompt):
-        write(ControlRegister.TOKENS + 4 * position, int(token))
-    write(ControlRegister.CONTROL, 3)
-    script.append("run")
-    script += [f"read {int(r)}" for r in (ControlRegister.STATUS, ControlRegister.ERROR, ControlRegister.LENGTH)]
-    for _, number in counters():
-        write(ControlRegister.COUNTER_SELECT, number)
-        script += [f"read {int(ControlRegister.COUNTER_LOW)}", f"read {int(ControlRegister.COUNTER_HIGH)}"]
-    script += [f"read {ControlRegister.TOKENS + 4 * i}" for i in range(len(prompt) + tokens)]
-    return script
-
-
-def timing_inputs(timing: MemorySpec) -> dict[str, int]:
-    """Values of the memory model's timing inputs."""
-    names = ("read_latency", "write_latency", "activate", "turnaround", "refresh_interval", "refresh_cycles")
-    values = {name: getattr(timing, name) for name in (*names, "beat_numerator", "beat_denominator")}
-    return values | {"bank_bits": exact_log2(timing.banks), "row_bits": exact_log2(timing.row_words)}
-
-
-def memory_text(spec: MachineSpec, memory: np.ndarray, channel: int) -> str:
-    """One channel's part of a memory image, for $readmemh."""
-    part = memory[:, channel * spec.bus_bytes : (channel + 1) * spec.bus_bytes]
-    return part[:, ::-1].tobytes().hex("\n", spec.bus_bytes) + "\n"
 
 
 def read_memory(spec: MachineSpec, files: Sequence[Path]) -> np.ndarray:

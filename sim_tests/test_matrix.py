@@ -13,9 +13,9 @@ SHALLOW = {"stream_words": 512, "scale_words": 128, "result_rows": 512, "activat
 MACHINES = {
     "tiny": replace(load_machine("tiny"), **SHALLOW),
     "small": replace(load_machine("small"), **SHALLOW),
-    # A drain as wide as a row, and a deep drain.
-    "small_wide_drain": replace(load_machine("small"), drain_lanes=8, **SHALLOW),
-    "small_narrow_drain": replace(load_machine("small"), drain_lanes=1, **SHALLOW),
+    # A drain as wide as a row of results, and one of a quarter of it.
+    "wide_drain": replace(load_machine("tiny"), drain_lanes=2, **SHALLOW),
+    "narrow_drain": replace(load_machine("tiny"), channels=2, drain_lanes=1, **SHALLOW),
 }
 EXHAUSTIVE = ["small"]
 

@@ -61,6 +61,6 @@ def copy_words(
         part = min(count, len(source) - first, len(target) - position)
         rows = source[first : first + part]
         target[position : position + part] = rows
-        checksum = zlib.crc32(rows, checksum)
+        checksum = zlib.crc32(rows.data, checksum)
         first, position, count = first + part, position + part, count - part
     return checksum

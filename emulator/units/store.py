@@ -82,4 +82,4 @@ def _checksum(
     image = np.empty((rows, beats, word + word // 8), np.uint8)
     image[:, :, :word] = data.reshape(rows, beats, word)
     image[:, :, word:] = packed
-    return zlib.crc32(image)
+    return zlib.crc32(image.data)

@@ -76,15 +76,13 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     if reduce == Reduce.ARGMAX:
         _keep_best(state, operation, u[0])
         return 0
-    checksum = 0
-    if reduce:
-        results = _reduce(reduce, u)
-        entries = (operation["reduce_entry"] + np.arange(len(u))) % len(state.scalars)
-        checksum = crc32(memoryview(results))
-    if target:
-        checksum ^= _write(state, operation, u)
-    if reduce:
+    # Results are computed before, and written after, the elements: A may be replaced by D.
+    results = _reduce(reduce, u) if reduce else None
+    checksum = _write(state, operation, u) if target else 0
+    if results is not None:
+        entries = (operation["reduce_entry"] + np.arange(len(results))) % len(state.scalars)
         state.scalars[entries] = results
+        checksum ^= crc32(results.data)
     return checksum
 
 
@@ -150,7 +148,7 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
             buffer = state.store.view(np.float32)
         values = np.ascontiguousarray(u[:, 0])
         buffer[(d + pitch * np.arange(rows)) % len(buffer)] = values
-        return crc32(memoryview(values))
+        return crc32(values.data)
     lanes = state.spec.lanes
     width = beats_of(state.spec, operation["length"]) * lanes
     if target == Target.VECTOR:
@@ -173,7 +171,7 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
         words = padded.reshape(rows, beats, lanes)
         for row in range(rows):
             by_row[(start + row * pitch + np.arange(beats)) % depth] = words[row]
-    return crc32(memoryview(padded))
+    return crc32(padded.data)
 
 
 def _reduce(reduce: int, u: FloatArray) -> FloatArray:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value, signed
+from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import exact_log2
 
+from hw.core.matrix_activations import MatrixActivations
 from hw.core.matrix_drain import MatrixDrain
 from hw.core.matrix_row import PRODUCTS, MatrixRow
 from hw.core.matrix_sequence import MatrixSequence, step_layout
@@ -88,9 +88,11 @@ class MatrixEngine(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         m.submodules.sequence = sequence = MatrixSequence(self.spec)
+        m.submodules.select = select = MatrixActivations(self.spec)
         m.submodules.drain = drain = MatrixDrain(self.spec)
         operation = sequence.operation
         connect(m, flipped(self.i), sequence.i)
+        connect(m, flipped(self.activations), select.memory)
         connect(m, flipped(self.results), drain.results)
         m.d.comb += [
             self.stream.address.eq(sequence.stream_step),
@@ -108,8 +110,10 @@ class MatrixEngine(wiring.Component):
             steps.append(later)
 
         self._read_scales(m, sequence, steps[3])
-        low, high = self._select_activations(m, sequence, steps[1])
         m.d.comb += [
+            select.wide.eq(operation.wide),
+            select.unit.eq(sequence.activation_unit),
+            select.load.eq(steps[1].valid),
             sequence.drained.eq(drain.done),
             drain.start.eq(sequence.started),
             drain.result.eq(operation.result),
@@ -125,8 +129,8 @@ class MatrixEngine(wiring.Component):
                 row.scaled.eq(operation.scaled),
                 row.weights.eq(self.stream.data.word_select(index, 8 * PRODUCTS)),
                 row.scale.eq(self.scales.data.word_select(index, len(row.scale))),
-                row.low.eq(low),
-                row.high.eq(high),
+                row.low.eq(select.low),
+                row.high.eq(select.high),
                 row.control.load.eq(steps[1].valid),
                 row.control.multiply.eq(steps[2].valid),
                 row.control.add.eq(steps[3].valid),
@@ -150,30 +154,3 @@ class MatrixEngine(wiring.Component):
             m.d.sync += self.scales.address.eq(self.scales.address + 1)
         with m.If(sequence.restore):
             m.d.sync += self.scales.address.eq(start)
-
-    def _select_activations(
-        self, m: Module, sequence: MatrixSequence, step: data.View
-    ) -> tuple[data.View, data.View]:
-        """Activations that meet the low and the high nibbles of the weights, registered."""
-        wide = sequence.operation.wide
-        unit_bits = exact_log2(self.spec.granule // PRODUCTS)
-        unit = Signal(unit_bits, reset_less=True)
-        m.d.sync += unit.eq(sequence.activation_unit[:unit_bits])
-        m.d.comb += self.activations.address.eq(sequence.activation_unit[unit_bits:])
-
-        pair = Signal(data.ArrayLayout(signed(8), 2 * PRODUCTS))
-        m.d.comb += pair.as_value().eq(
-            self.activations.data.word_select(unit[1:], 16 * PRODUCTS)
-            if unit_bits > 1
-            else self.activations.data
-        )
-        low = Signal(data.ArrayLayout(signed(8), PRODUCTS), reset_less=True)
-        high = Signal(data.ArrayLayout(signed(8), PRODUCTS), reset_less=True)
-        with m.If(step.valid):
-            for index in range(PRODUCTS):
-                same = Mux(unit[0], pair[PRODUCTS + index], pair[index])
-                m.d.sync += [
-                    low[index].eq(Mux(wide, same, pair[2 * index])),
-                    high[index].eq(Mux(wide, same, pair[2 * index + 1])),
-                ]
-        return low, high

@@ -142,7 +142,7 @@ class MatrixDrain(wiring.Component):
             m.d.sync += [position.eq(position + 1), is_first.eq(0)]
         part = position[:part_bits]
         m.d.comb += [
-            self.results.enable.eq(Cat(valid & (part == index) for index in range(parts))),
+            self.results.enable.eq(valid << part),
             self.results.address.eq(position[part_bits:]),
             self.results.data.eq(outputs.replicate(parts)),
         ]

@@ -1,5 +1,7 @@
 """Memory of one channel for simulations: an AXI4 slave with the timing of `docs/isa.md`, "Memory"."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, ClockSignal, Instance, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out, Signature
@@ -78,11 +80,11 @@ class MemoryModel(wiring.Component):
     """
 
     start: Value
-    timing: wiring.PureInterface
-    fault: wiring.PureInterface
-    host: wiring.PureInterface
-    read: wiring.PureInterface
-    write: wiring.PureInterface
+    timing: Any
+    fault: Any
+    host: Any
+    read: Any
+    write: Any
 
     def __init__(
         self, words: int, bus_bytes: int, *, channel: int = 0, outstanding: int = 32
@@ -217,14 +219,14 @@ class Scheduler(wiring.Component):
     """
 
     start: Value
-    timing: wiring.PureInterface
+    timing: Any
     open: Value
     accept: Value
     write: Value
     random: Value
     address: Value
     beats: Value
-    burst: data.View
+    burst: Any
     response: Value
     now: Value
     now_tick: Value
@@ -387,7 +389,7 @@ class _ReadQueue(wiring.Component):
     """
 
     push: Value
-    burst: data.View
+    burst: Any
     ready: Value
     now_tick: Value
     refresh_ticks: Value

@@ -135,13 +135,13 @@ class Processor(wiring.Component):
             sequencer.prompt_length.eq(control.prompt_length),
             sequencer.steps.eq(control.steps),
             sequencer.token.eq(system.token),
-            sequencer.end.eq(system.end),
+            sequencer.ended.eq(system.ended),
             sequencer.available.eq(tokens.available[unit]),
             sequencer.done.eq(component.done),
             sequencer.checksum.eq(component.checksum),
             sequencer.refused.eq(component.illegal),
             tokens.take[unit].eq(sequencer.take),
-            tokens.signal[unit].eq(sequencer.signal),
+            tokens.send[unit].eq(sequencer.send),
             control.idle[unit].eq(sequencer.idle),
             control.retired[unit].eq(component.done),
             control.busy[unit].eq(sequencer.busy),
@@ -154,7 +154,7 @@ class Processor(wiring.Component):
         if self.trace:
             for port, (owner, name, _) in trace_ports().items():
                 if owner == unit:
-                    m.d.comb += getattr(self, port).eq(sequencer.trace[name])
+                    m.d.comb += getattr(self, port).eq(sequencer.retirement[name])
 
     def _buffers(
         self, m: Module, load: LoadUnit, store: StoreUnit, matrix: MatrixEngine, vector: VectorUnit

@@ -68,7 +68,7 @@ class Sequencer(wiring.Component):
     unit : Unit
         Whose instructions.
     trace : bool
-        Whether `trace` reports every retirement; otherwise it stays 0 and costs nothing.
+        Whether `retirement` reports every retirement; otherwise it stays 0 and costs nothing.
 
     Members
     -------
@@ -80,9 +80,9 @@ class Sequencer(wiring.Component):
         Number of the cycle, for the trace.
     instruction : In(write_port)
         The instruction memory, in parts of 32 bits; only while halted.
-    prompt_length, steps, token, end : In(20), In(20), In(20), In(1)
+    prompt_length, steps, token, ended : In(20), In(20), In(20), In(1)
         Shared run-time registers.
-    available, take, signal : In(5), Out(5), Out(5)
+    available, take, send : In(5), Out(5), Out(5)
         See `hw.core.tokens.Tokens`.
     o : Out(stream.Signature(operation_layout(unit)))
         Evaluated operations to the unit.
@@ -98,7 +98,7 @@ class Sequencer(wiring.Component):
         An instruction that cannot be executed; a fetch beyond the instruction memory.
     pc, oldest_pc : Out(13)
         Of the instruction that `illegal` and `outside` mean; of the oldest one under way.
-    trace : Out(trace_layout())
+    retirement : Out(trace_layout())
     """
 
     start: Value
@@ -108,10 +108,10 @@ class Sequencer(wiring.Component):
     prompt_length: Value
     steps: Value
     token: Value
-    end: Value
+    ended: Value
     available: Value
     take: Value
-    signal: Value
+    send: Value
     o: stream.Interface
     done: Value
     checksum: Value
@@ -123,7 +123,7 @@ class Sequencer(wiring.Component):
     outside: Value
     pc: Value
     oldest_pc: Value
-    trace: data.View
+    retirement: data.View
 
     def __init__(self, spec: MachineSpec, unit: Unit, trace: bool = False) -> None:
         self.spec = spec
@@ -139,10 +139,10 @@ class Sequencer(wiring.Component):
             "prompt_length": In(REGISTER_BITS),
             "steps": In(REGISTER_BITS),
             "token": In(REGISTER_BITS),
-            "end": In(1),
+            "ended": In(1),
             "available": In(len(Unit)),
             "take": Out(len(Unit)),
-            "signal": Out(len(Unit)),
+            "send": Out(len(Unit)),
             "o": Out(stream.Signature(operation_layout(unit))),
             "done": In(1),
             "checksum": In(32),
@@ -154,7 +154,7 @@ class Sequencer(wiring.Component):
             "outside": Out(1),
             "pc": Out(PC_BITS),
             "oldest_pc": Out(PC_BITS),
-            "trace": Out(trace_layout()),
+            "retirement": Out(trace_layout()),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -321,7 +321,7 @@ class Sequencer(wiring.Component):
             with m.Case(Condition.PREFILL):
                 m.d.comb += taken.eq(position + 1 < self.prompt_length)
             with m.Case(Condition.END):
-                m.d.comb += taken.eq(self.end)
+                m.d.comb += taken.eq(self.ended)
         legal = Signal()
         m.d.comb += self.illegal.eq(((state == State.SUM) & ~is_unit & ~legal) | self.refused)
         with m.If((state == State.SUM) & ~is_unit):
@@ -394,16 +394,16 @@ class Sequencer(wiring.Component):
             ]
             room = queue.w_rdy
         m.d.comb += [
-            self.signal.eq(Mux(self.done & ~self.stop, oldest.signal, 0)),
+            self.send.eq(Mux(self.done & ~self.stop, oldest.signal, 0)),
             self.oldest_pc.eq(oldest.pc),
         ]
         if self.traced:
-            m.d.comb += [self.trace[f"index{i}"].eq(oldest[f"index{i}"]) for i in range(LOOP_DEPTH)]
+            m.d.comb += [self.retirement[f"index{i}"].eq(oldest[f"index{i}"]) for i in range(LOOP_DEPTH)]
             m.d.comb += [
-                self.trace.valid.eq(self.done & ~self.stop),
-                self.trace.pc.eq(oldest.pc),
-                self.trace.issue.eq(oldest.issue),
-                self.trace.end.eq(self.cycle),
-                self.trace.checksum.eq(self.checksum),
+                self.retirement.valid.eq(self.done & ~self.stop),
+                self.retirement.pc.eq(oldest.pc),
+                self.retirement.issue.eq(oldest.issue),
+                self.retirement.end.eq(self.cycle),
+                self.retirement.checksum.eq(self.checksum),
             ]
         return room

@@ -1,7 +1,9 @@
 """Store unit: store buffer to AXI4 write bursts of all channels in lockstep, spread over words by a pattern."""
 
+from typing import Any
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
@@ -51,8 +53,8 @@ class StoreUnit(wiring.Component):
     idle: Value
     error: Value
     beat: Value
-    axi: list[wiring.PureInterface]
-    source: wiring.PureInterface
+    axi: list[Any]
+    source: Any
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -187,8 +189,8 @@ class _Gather(wiring.Component):
     """
 
     start: Value
-    operation: data.View
-    source: wiring.PureInterface
+    operation: Any
+    source: Any
     bytes: Value
     valid: Value
     take: Value
@@ -343,7 +345,7 @@ class _Transfer(wiring.Component):
     """
 
     start: Value
-    operation: data.View
+    operation: Any
     open: Value
     available: Value
     address_valid: Value

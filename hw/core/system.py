@@ -24,7 +24,7 @@ class SystemUnit(wiring.Component):
     """Takes the token of a position from the prompt or from the vector unit, and detects the end.
 
     Issue in cycle s: the token buffer is read in s, the token chosen in s + 1, written and compared with the
-    stop tokens in s + 2; `done` in s + 3, behind which `token` and `end` change. One instruction at a time.
+    stop tokens in s + 2; `done` in s + 3, behind which `token` and `ended` change. One instruction at a time.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class SystemUnit(wiring.Component):
         Which stop tokens count, and what they are.
     best_index : In(20)
         The vector unit's ARGMAX.
-    token, end : Out(20), Out(1)
+    token, ended : Out(20), Out(1)
         Shared run-time registers.
     length : Out(21)
         One more than the last position: tokens that the buffer holds.
@@ -67,7 +67,7 @@ class SystemUnit(wiring.Component):
     stop_token: list[Value]
     best_index: Value
     token: Value
-    end: Value
+    ended: Value
     length: Value
 
     def __init__(self, spec: MachineSpec) -> None:
@@ -85,7 +85,7 @@ class SystemUnit(wiring.Component):
             "stop_token": In(TOKEN_BITS).array(STOP_TOKENS),
             "best_index": In(TOKEN_BITS),
             "token": Out(TOKEN_BITS),
-            "end": Out(1),
+            "ended": Out(1),
             "length": Out(REGISTER_BITS + 1),
         })
 
@@ -130,9 +130,9 @@ class SystemUnit(wiring.Component):
         with m.If(written):
             m.d.sync += last_end.eq(next_end)
         with m.If(ended):
-            m.d.sync += [self.token.eq(next_token), self.end.eq(last_end), self.length.eq(position + 1)]
+            m.d.sync += [self.token.eq(next_token), self.ended.eq(last_end), self.length.eq(position + 1)]
         with m.If(self.restart):
-            m.d.sync += [self.token.eq(0), self.end.eq(0), self.length.eq(0)]
+            m.d.sync += [self.token.eq(0), self.ended.eq(0), self.length.eq(0)]
 
         m.d.comb += [
             crc.start.eq(1),

@@ -16,7 +16,7 @@ class Tokens(wiring.Component):
     -------
     clear : In(1)
         Forget all tokens.
-    signal : In(5), an array by unit
+    send : In(5), an array by unit
         Units to which this unit sends one token each.
     take : In(5), an array by unit
         Units of which this unit takes one token each; only where `available`.
@@ -27,7 +27,7 @@ class Tokens(wiring.Component):
     """
 
     clear: Value
-    signal: list[Value]
+    send: list[Value]
     take: list[Value]
     available: list[Value]
     overflow: Value
@@ -36,7 +36,7 @@ class Tokens(wiring.Component):
         units = len(Unit)
         super().__init__({
             "clear": In(1),
-            "signal": In(units).array(units),
+            "send": In(units).array(units),
             "take": In(units).array(units),
             "available": Out(units).array(units),
             "overflow": Out(1),
@@ -48,7 +48,7 @@ class Tokens(wiring.Component):
         for source in Unit:
             for sink in Unit:
                 count = Signal(SEMAPHORE_BITS, name=f"{source.name}_to_{sink.name}".lower())
-                send = self.signal[source][sink]
+                send = self.send[source][sink]
                 take = self.take[sink][source]
                 with m.If(self.clear):
                     m.d.sync += count.eq(0)

@@ -6,9 +6,10 @@ here; nothing is derived anywhere else.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -171,54 +172,75 @@ class MachineSpec:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
+_POWERS = {
+    "channels": (1, 32),
+    "bus_bytes": (4, 128),
+    "drain_lanes": (1, 32),
+    "stream_words": (2, 1 << 16),
+    "scale_words": (2, 1 << 16),
+    "input_words": (2, 1 << 16),
+    "vector_rows": (2, 1 << 16),
+    "result_rows": (2, 1 << 16),
+    "activation_rows": (2, 1 << 16),
+    "store_rows": (2, 1 << 16),
+    "scalars": (2, 1024),
+    "matrix_scales": (2, 1024),
+    "burst_beats": (1, 256),
+    "read_outstanding": (1, 256),
+    "write_outstanding": (1, 256),
+    "instructions": (2, 4096),
+    "tokens": (2, 8192),
+    "memory.words": (2, 1 << 28),
+    "memory.banks": (1, 256),
+    "memory.row_words": (1, 1 << 28),
+}
+"""Fields that are powers of two, with the least and the largest of each."""
+
+_WHOLE = {
+    "clock_hz": (1, 10**11),
+    "watchdog_cycles": (1000, (1 << 31) - 1),
+    "memory.read_latency": (2, (1 << 16) - 1),
+    "memory.write_latency": (1, (1 << 16) - 1),
+    "memory.activate": (0, (1 << 16) - 1),
+    "memory.turnaround": (0, (1 << 16) - 1),
+    "memory.refresh_interval": (1, (1 << 32) - 1),
+    "memory.refresh_cycles": (0, (1 << 16) - 1),
+    "memory.beat_numerator": (1, (1 << 16) - 1),
+    "memory.beat_denominator": (1, (1 << 16) - 1),
+}
+"""The other numbers: what the register map, the memory model and the field widths of instructions allow."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
 def check_machine(spec: MachineSpec, where: str) -> MachineSpec:
     """Return `spec` if it can be built; otherwise raise `InputError` naming `where` and the field."""
 
-    def fail(field: str, expected: str, found: object) -> None:
-        raise InputError(f"{where}: {field}: expected {expected}, found {found!r}")
+    def fail(field: str, expected: str, found: object) -> NoReturn:
+        raise InputError(f"{where}: {field}: expected {expected}, found {_shown(found)}")
 
-    powers = ["channels", "bus_bytes", "drain_lanes", "stream_words", "scale_words", "input_words"]
-    powers += ["vector_rows", "result_rows", "activation_rows", "store_rows", "scalars"]
-    powers += ["matrix_scales", "burst_beats", "read_outstanding", "write_outstanding"]
-    powers += ["instructions", "tokens"]
-    for name in powers:
-        if not _is_power_of_two(getattr(spec, name)):
-            fail(name, "a power of two", getattr(spec, name))
+    if not _NAME.fullmatch(spec.name):
+        fail("name", "up to 64 letters, digits, '_', '.' and '-'", spec.name)
+    for field, (least, most) in (_POWERS | _WHOLE).items():
+        owner = spec.memory if field.startswith("memory.") else spec
+        value = getattr(owner, field.removeprefix("memory."))
+        kind = "a power of two" if field in _POWERS else "a whole number"
+        if not least <= value <= most or (field in _POWERS and not _is_power_of_two(value)):
+            fail(field, f"{kind} from {least} to {most}", value)
+    memory = spec.memory
     if not 8 <= spec.word_bytes <= 128:
         fail("channels * bus_bytes", "8 to 128 bytes", spec.word_bytes)
-    if spec.bus_bytes < 4:
-        fail("bus_bytes", "at least 4", spec.bus_bytes)
     if spec.drain_lanes > spec.lanes:
         fail("drain_lanes", f"at most the {spec.lanes} lanes", spec.drain_lanes)
-    if spec.burst_beats * spec.bus_bytes > 4096 or spec.burst_beats > 256:
-        fail("burst_beats", "bursts of at most 4096 bytes and 256 beats", spec.burst_beats)
-    if spec.instructions > 4096:
-        fail("instructions", "at most 4096", spec.instructions)
-    for name in powers[3:12]:
-        if getattr(spec, name) > 1 << 16:
-            fail(name, "at most 65536", getattr(spec, name))
-    for name in ("scalars", "matrix_scales"):
-        if getattr(spec, name) > 1024:
-            fail(name, "at most 1024", getattr(spec, name))
-    if spec.clock_hz <= 0:
-        fail("clock_hz", "a positive number of hertz", spec.clock_hz)
-    if spec.watchdog_cycles < 1000:
-        fail("watchdog_cycles", "at least 1000", spec.watchdog_cycles)
-    memory = spec.memory
-    for name in ("banks", "row_words", "words"):
-        if not _is_power_of_two(getattr(memory, name)):
-            fail(f"memory.{name}", "a power of two", getattr(memory, name))
+    if spec.burst_beats * spec.bus_bytes > 4096:
+        fail("burst_beats", f"bursts of at most 4096 bytes: {4096 // spec.bus_bytes} beats", spec.burst_beats)
     if memory.row_words < spec.burst_beats:
         fail("memory.row_words", f"at least burst_beats ({spec.burst_beats})", memory.row_words)
-    if memory.words > 1 << 28:
-        fail("memory.words", "at most 2**28", memory.words)
-    if not 1 <= memory.beat_numerator <= memory.beat_denominator:
-        fail("memory.beat_numerator", "1 to beat_denominator", memory.beat_numerator)
-    if memory.read_latency < 2 or memory.write_latency < 1:
-        fail("memory.read_latency", "read_latency >= 2, write_latency >= 1", memory.read_latency)
-    for name in ("activate", "turnaround", "refresh_cycles"):
-        if getattr(memory, name) < 0:
-            fail(f"memory.{name}", "not negative", getattr(memory, name))
+    if memory.words < spec.burst_beats:
+        fail("memory.words", f"at least burst_beats ({spec.burst_beats})", memory.words)
+    if memory.beat_numerator > memory.beat_denominator:
+        fail("memory.beat_numerator", f"at most beat_denominator ({memory.beat_denominator})", memory.beat_numerator)
+    # A burst must not reach past the refresh behind the next one, whatever is under way before it.
     ahead = spec.burst_beats * (spec.read_outstanding + spec.write_outstanding)
     ahead = ahead * memory.beat_denominator // memory.beat_numerator + memory.read_latency
     ahead += (spec.read_outstanding + spec.write_outstanding) * (memory.activate + memory.turnaround)
@@ -239,28 +261,40 @@ def machine_from_dict(content: object, where: str) -> MachineSpec:
 
 def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise InputError(f"{where}: expected a mapping of fields, found {type(content).__name__}")
+        raise InputError(f"{where}: expected a mapping of fields, found {_shown(content)}")
     known = {f.name: f for f in fields(kind)}
     values: dict[str, Any] = {}
     for name, value in content.items():
         if name in ("family", "description") and kind is MachineSpec:
             if name == "family" and value != "flight":
-                raise InputError(f"{where}: family: expected 'flight', found {value!r}")
+                raise InputError(f"{where}: family: expected 'flight', found {_shown(value)}")
             continue
         if name not in known:
-            raise InputError(f"{where}: {name}: unknown field (known: {', '.join(known)})")
+            raise InputError(f"{where}: {_shown(name)}: unknown field (known: {', '.join(known)})")
         if isinstance(value, dict) and name != "memory":
             if set(value) != {"value", "source"}:
-                raise InputError(f"{where}: {name}: expected value and source, found {sorted(value)}")
+                raise InputError(f"{where}: {name}: expected value and source, found other fields")
             value = value["value"]
-        wanted = str if name == "name" else dict if name == "memory" else int
+        wanted, expected = _KINDS.get(name, (int, "a whole number"))
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise InputError(f"{where}: {name}: expected {wanted.__name__}, found {value!r}")
+            raise InputError(f"{where}: {name}: expected {expected}, found {_shown(value)}")
         values[name] = value
-    for name, field in known.items():
+    for name in known:
         if name not in values and name not in ("beat_numerator", "beat_denominator"):
-            raise InputError(f"{where}: {name}: missing (type {getattr(field.type, '__name__', field.type)})")
+            expected = _KINDS.get(name, (int, "a whole number"))[1]
+            raise InputError(f"{where}: {name}: missing, expected {expected}")
     return values
+
+
+_KINDS: dict[str, tuple[type, str]] = {"name": (str, "a name"), "memory": (dict, "a mapping of fields")}
+
+
+def _shown(value: object) -> str:
+    """A value as it may stand in a message: one line, never a long one."""
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = value if isinstance(value, str) and value.isidentifier() else ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def list_targets() -> list[str]:
@@ -277,7 +311,8 @@ def load_machine(name_or_path: str) -> MachineSpec:
             names = ", ".join(list_targets())
             raise InputError(f"{name_or_path}: no such target or target file (bundled: {names})")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, or a date that no calendar has.
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return machine_from_dict(content, str(path))

@@ -37,9 +37,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> with atomic_write("report.json") as part:
     ...     part.write_text("{}")
     """
+    check_output(path)
     final = Path(path).absolute()
-    if not final.parent.is_dir():
-        raise InputError(f"{path}: the folder {final.parent} does not exist")
     part = final.with_name(f".part-{os.getpid()}-{next(_unique)}-{final.name}")
     try:
         yield part
@@ -52,6 +51,31 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Refuse, before long work, an output file for which there is no folder.
+
+    Raises
+    ------
+    InputError
+        If the folder that is to hold `path` does not exist.
+    """
+    parent = Path(path).absolute().parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: the folder {parent} does not exist")
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """As `check_output`, and refuse what is no picture by its suffix.
+
+    Raises
+    ------
+    InputError
+    """
+    if Path(path).suffix not in (".png", ".svg"):
+        raise InputError(f"{path}: expected a picture, *.png or *.svg")
+    check_output(path)
 
 
 def _merge(part: Path, final: Path) -> None:

@@ -107,24 +107,73 @@ def load_program(path: Path, machine: MachineSpec | None = None) -> Program:
     body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise InputError(f"{path}: checksum: the file is corrupted or truncated")
-    header = json.loads(body[_PREFIX.size : _PREFIX.size + header_bytes])
+    header = _parse_header(body[_PREFIX.size : _PREFIX.size + header_bytes], str(path))
     if header["encoding"] != ENCODING_VERSION:
-        raise InputError(f"{path}: encoding: expected {ENCODING_VERSION}, found {header['encoding']}")
+        raise InputError(f"{path}: encoding: expected {ENCODING_VERSION}, found {header['encoding']!r}")
     spec = machine_from_dict(header["machine"], f"{path}: machine")
     if header["machine_hash"] != spec.hash:
-        raise InputError(f"{path}: machine_hash: expected {spec.hash:#010x}, found {header['machine_hash']:#010x}")
+        raise InputError(f"{path}: machine_hash: expected {spec.hash}, that of its machine, found {header['machine_hash']!r}")
     if machine is not None and machine.hash != spec.hash:
         raise InputError(
             f"{path}: compiled for machine {spec.name} ({spec.hash:#010x}), not {machine.name} ({machine.hash:#010x})"
         )
-    sections: dict[str, bytes] = {}
-    position = _PREFIX.size + header_bytes
-    for name, length in header["sections"]:
-        sections[name] = body[position : position + length]
-        position += length
+    _check_information(header["information"], str(path))
+    sections = _parse_sections(header["sections"], body[_PREFIX.size + header_bytes :], str(path))
+    instructions: dict[Unit, list[int]] = {}
+    for unit in Unit:
+        width = instruction_bits(unit) // 8
+        _check_section(path, unit.name, len(sections[unit.name]), width, spec.instructions)
+        instructions[unit] = _split(sections[unit.name], width)
+    _check_section(path, "memory", len(sections["memory"]), spec.word_bytes, spec.memory.words)
     memory = np.frombuffer(sections["memory"], np.uint8).reshape(-1, spec.word_bytes)
-    instructions = {unit: _split(sections[unit.name], instruction_bits(unit) // 8) for unit in Unit}
     return Program(spec, instructions, memory, header["information"])
+
+
+def _parse_header(text: bytes, where: str) -> dict[str, Any]:
+    """The header, with all of its fields; a file with a right checksum may still be somebody else's."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: header: expected JSON") from None
+    kinds = {"encoding": int, "machine_hash": int, "machine": dict, "sections": list, "information": dict}
+    if not isinstance(header, dict):
+        raise InputError(f"{where}: header: expected a mapping of fields")
+    for name, kind in kinds.items():
+        if not isinstance(header.get(name), kind):
+            raise InputError(f"{where}: header: {name}: expected {kind.__name__}")
+    return header
+
+
+def _check_information(information: dict[str, Any], where: str) -> None:
+    """What a host relies on; all of it may be absent."""
+    kinds = {"vocabulary_size": int, "context": int, "stop_tokens": list, "regions": dict, "tokenizer": str}
+    for name, kind in kinds.items():
+        value = information.get(name, kind())
+        fits = type(value) is kind and (kind is not list or all(type(item) is int for item in value))
+        if not fits:
+            raise InputError(f"{where}: information: {name}: expected {kind.__name__}, found {type(value).__name__}")
+
+
+def _parse_sections(listed: list[Any], content: bytes, where: str) -> dict[str, bytes]:
+    """Sections by name: exactly those of a program, and nothing behind them."""
+    sections: dict[str, bytes] = {}
+    position = 0
+    for entry in listed:
+        match entry:
+            case [str(name), int(length)] if 0 <= length <= len(content) - position:
+                sections[name] = content[position : position + length]
+                position += length
+            case _:
+                raise InputError(f"{where}: header: sections: expected names and lengths within the file")
+    names = [*(unit.name for unit in Unit), "memory"]
+    if sorted(sections) != sorted(names) or position != len(content):
+        raise InputError(f"{where}: header: sections: expected {', '.join(names)} and nothing else")
+    return sections
+
+
+def _check_section(path: Path, name: str, length: int, item: int, room: int) -> None:
+    if length % item or length > room * item:
+        raise InputError(f"{path}: {name}: expected at most {room} items of {item} bytes, found {length} bytes")
 
 
 def _split(content: bytes, width: int) -> list[int]:

@@ -1,0 +1,111 @@
+"""cocotb tests of the SYS unit: tokens, end, checksum and cycle of every instruction, against plain Python."""
+
+import random
+import zlib
+from typing import Any
+
+import cocotb
+
+from hw.core.ports import operation_layout
+from hw.spec.instructions import Unit
+from hw.spec.latency import TOKEN_CYCLES
+from hw.spec.registers import STOP_TOKENS
+from sim_tests.bench import layout_fields
+from sim_tests.streams import PACES, Bench, parameters, seed
+
+
+class Watch:
+    """Records each end: cycle, checksum, and the registers in the cycle behind it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.ends: list[tuple[int, int]] = []
+        self.after: list[tuple[int, int, int]] = []
+        self._behind = False
+
+    def step(self) -> None:
+        dut = self.bench.dut
+        if self._behind:
+            self.after.append((int(dut.token.value), int(dut.ended.value), int(dut.length.value)))
+        self._behind = bool(dut.done.value)
+        if self._behind:
+            self.ends.append((self.bench.cycle, int(dut.checksum.value)))
+        assert not dut.illegal.value
+
+
+@cocotb.test()
+@cocotb.parametrize(gaps=list(PACES))
+async def takes_tokens(dut: Any, gaps: str) -> None:
+    depth = parameters()["tokens"]
+    rng = random.Random(f"{seed()} {gaps}")
+    for name in ("restart", "running", "host_write__enable", "best_index", "host_read__address"):
+        getattr(dut, name).value = 0
+    bench = await Bench.start(dut)
+    buffer = [rng.getrandbits(20) for _ in range(depth)]
+    for address, token in enumerate(buffer):
+        dut.host_write__enable.value = 1
+        dut.host_write__address.value = address
+        dut.host_write__data.value = token
+        await bench.cycles(1)
+    dut.host_write__enable.value = 0
+    source = bench.source("i", layout_fields(operation_layout(Unit.SYS)), PACES[gaps])
+    for _ in range(6):
+        prompt_length, steps = rng.randint(1, 8), rng.randint(8, 16)
+        stops = [rng.randint(0, 3) for _ in range(STOP_TOKENS)]
+        enable = rng.getrandbits(STOP_TOKENS)
+        dut.prompt_length.value, dut.steps.value, dut.stop_enable.value = prompt_length, steps, enable
+        for number, stop in enumerate(stops):
+            getattr(dut, f"stop_token__{number}").value = stop
+        dut.restart.value = 1
+        dut.running.value = 1
+        await bench.cycles(1)
+        dut.restart.value = 0
+        await bench.cycles(1)
+        assert (int(dut.token.value), int(dut.ended.value), int(dut.length.value)) == (0, 0, 0)
+        watch = Watch(bench)
+        bench.agents.append(watch)
+        first = len(source.cycles)
+        expected = []
+        token, end, length = 0, 0, 0
+        for position in range(rng.randint(5, 20)):
+            sync = rng.random() < 0.2
+            best = rng.choice([rng.randint(0, 4), rng.getrandbits(20)])
+            dut.best_index.value = best
+            if sync:
+                checksum = 0
+            else:
+                token = buffer[position] if position < prompt_length else best
+                buffer[position] = token
+                stopped = any(enable >> i & 1 and stop == token for i, stop in enumerate(stops))
+                end = int(position >= steps or (position >= prompt_length and stopped))
+                length = position + 1
+                checksum = zlib.crc32(token.to_bytes(4, "little") + end.to_bytes(4, "little"))
+            expected.append((sync, checksum, (token, end, length)))
+            source.send([{"sync": int(sync), "position": position}])
+            await source.drained()
+            await bench.cycles(TOKEN_CYCLES + 1)
+        bench.agents.remove(watch)
+        issues = source.cycles[first:]
+        assert len(watch.ends) == len(watch.after) == len(expected)
+        for issue, (cycle, checksum), after, want in zip(issues, watch.ends, watch.after, expected, strict=True):
+            assert cycle == issue + (1 if want[0] else TOKEN_CYCLES)
+            assert checksum == want[1]
+            assert after == want[2]
+        dut.running.value = 0
+        for address, token in enumerate(buffer):
+            dut.host_read__address.value = address
+            await bench.cycles(2)
+            assert int(dut.host_read__data.value) == token
+
+
+@cocotb.test()
+async def takes_one_instruction_at_a_time(dut: Any) -> None:
+    for name in ("restart", "host_write__enable", "best_index", "prompt_length", "steps", "stop_enable"):
+        getattr(dut, name).value = 0
+    dut.running.value = 1
+    bench = await Bench.start(dut)
+    source = bench.source("i", layout_fields(operation_layout(Unit.SYS)))
+    source.send([{"sync": 0, "position": p} for p in range(10)])
+    await source.drained()
+    spacing = {b - a for a, b in zip(source.cycles, source.cycles[1:], strict=False)}
+    assert spacing == {TOKEN_CYCLES + 1}

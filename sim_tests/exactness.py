@@ -1,0 +1,330 @@
+"""Emulator and simulated hardware compared entry by entry: every retirement, every memory word, tokens, cycles."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import sequencer
+from emulator.decode import decode_unit
+from emulator.machine import Machine
+from emulator.timing import TimingEngine, TimingResult
+from hw.spec.instructions import LOOP_DEPTH, Opcode, Pattern, Register, Unit, decode
+from hw.spec.program import Program
+from hw.spec.registers import ErrorCode
+from sim_tests.instruction_text import evaluate_operation, instruction_text, operation_place
+from sim_tests.simulate import TRACE_DTYPE, SimulationResult
+
+_CHUNK = 256
+Trace = dict[Unit, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a program: prompt, tokens to generate, and tokens that end the sequence."""
+
+    prompt: tuple[int, ...]
+    tokens: int
+    stop_tokens: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Last position that SYS may reach."""
+        return len(self.prompt) + self.tokens - 1
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the emulator says of a run.
+
+    Attributes
+    ----------
+    request : Request
+    end_position : int
+        POSITION at which END is set.
+    tokens : int64 [length]
+        Token buffer, as far as SYS came.
+    cycles : int
+    trace : dict of Unit to array of TRACE_DTYPE
+    memory : uint8 [words, word_bytes]
+    counters : dict of str to int
+        Performance counters by the names of `hw.spec.registers.counters`.
+    timing : TimingResult
+        With records and bursts.
+    """
+
+    request: Request
+    end_position: int
+    tokens: npt.NDArray[np.int64]
+    cycles: int
+    trace: Trace
+    memory: npt.NDArray[np.uint8]
+    counters: dict[str, int]
+    timing: TimingResult
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of `compare`.
+
+    Attributes
+    ----------
+    events_compared, events_different : int
+        Retirements; one that only one side has counts as different.
+    words_compared, words_different : int
+        Memory words.
+    other_different : int
+        Tokens, cycle count, performance counters and error status that differ.
+    first_difference : str or None
+        The first one in one line.
+    """
+
+    events_compared: int
+    events_different: int
+    words_compared: int
+    words_different: int
+    other_different: int
+    first_difference: str | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return self.first_difference is None
+
+
+def expect(program: Program, request: Request, machine: Machine | None = None) -> Expectation:
+    """Run the emulator, functional and timing.
+
+    `machine` is one to use instead of a new `Machine(program)`, for example one that continues an earlier run.
+
+    Raises
+    ------
+    InputError, IllegalProgram, IllegalInstruction
+        See `emulator.machine.Machine.run`.
+    """
+    machine = machine or Machine(program, check=True, trace=True)
+    state, retired = machine.run(list(request.prompt), request.tokens, request.stop_tokens)
+    end_position = _end_position(state.tokens, request)
+    timing = TimingEngine(program).run(
+        len(request.prompt), request.tokens, record=True, end_position=end_position
+    )
+    trace: Trace = {}
+    for unit in Unit:
+        records = timing.records[unit]
+        entries = np.zeros(len(records), TRACE_DTYPE)
+        if [int(pc) for pc in records[:, 0]] != retired[unit].pc:
+            raise RuntimeError(f"the emulator's two halves disagree on the instructions of {unit.name}")
+        entries["pc"] = records[:, 0]
+        entries["index"] = np.array(retired[unit].indices, np.int32).reshape(-1, LOOP_DEPTH)
+        entries["issue"], entries["end"] = records[:, 3], records[:, 4]
+        entries["checksum"] = retired[unit].checksum
+        trace[unit] = entries
+    counters = {"cycles": timing.cycles}
+    counters |= {"bytes_read": timing.bytes_read, "bytes_written": timing.bytes_written}
+    counters |= {f"busy_{unit.name.lower()}": timing.busy[unit] for unit in Unit}
+    counters |= {f"wait_{unit.name.lower()}": timing.waited[unit] for unit in Unit}
+    length = _tokens_written(program, request, end_position)
+    tokens = state.tokens[:length].copy()
+    memory = state.memory.copy()
+    return Expectation(
+        request, end_position, tokens, timing.cycles, trace, memory, counters, timing
+    )
+
+
+def _end_position(tokens: npt.NDArray[np.int64], request: Request) -> int:
+    """First position at which SYS sets END."""
+    for position in range(len(request.prompt), request.steps):
+        if int(tokens[position]) in request.stop_tokens:
+            return position
+    return request.steps
+
+
+def _tokens_written(program: Program, request: Request, end_position: int) -> int:
+    """One more than the position of SYS's last EXECUTE: the register LENGTH."""
+    length = 0
+    words = program.instructions.get(Unit.SYS, [])
+    for entry in entries_of(program, Unit.SYS, request, end_position):
+        if words[entry[sequencer.PC]] & 0xF == Opcode.EXECUTE:
+            length = int(entry[sequencer.POSITION]) + 1
+    return length
+
+
+def entries_of(
+    program: Program, unit: Unit, request: Request, end_position: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """The unit instructions of one unit in order, with loop indices and POSITION (see `emulator.sequencer`)."""
+    table = decode_unit(unit, program.instructions.get(unit, [])).table
+    state = sequencer.new_state()
+    status = sequencer.RUNNING
+    while status == sequencer.RUNNING:
+        entries = np.zeros((_CHUNK, sequencer.ENTRY_COLUMNS), np.int64)
+        count, status = sequencer.expand(
+            table, state, len(request.prompt), request.steps, end_position, entries
+        )
+        yield from entries[:count]
+
+
+# ------------------------------------------------------------------------------------- comparison
+
+
+def compare(program: Program, expected: Expectation, result: SimulationResult) -> Comparison:
+    """Compare a simulation with what the emulator says of the same run."""
+    events = events_different = 0
+    first: tuple[int, Unit, int] | None = None  # cycle, unit, number of the event
+    for unit in Unit:
+        ours, theirs = expected.trace[unit], result.trace[unit]
+        events += max(len(ours), len(theirs))
+        both = min(len(ours), len(theirs))
+        wrong = np.flatnonzero(ours[:both] != theirs[:both])
+        events_different += len(wrong) + abs(len(ours) - len(theirs))
+        at = int(wrong[0]) if len(wrong) else both if len(ours) != len(theirs) else None
+        if at is not None:
+            cycle = min(int(side[at]["issue"]) for side in (ours, theirs) if at < len(side))
+            if first is None or cycle < first[0]:
+                first = (cycle, unit, at)
+    message = None if first is None else _event_difference(program, expected, result, *first[1:])
+    if expected.memory.shape != result.memory.shape:
+        raise ValueError(f"memories of {expected.memory.shape} and {result.memory.shape} cannot be compared")
+    words = np.flatnonzero((expected.memory != result.memory).any(axis=1))
+    if message is None and len(words):
+        message = _word_difference(program, expected, result, int(words[0]))
+    others = _other_differences(expected, result)
+    if message is None and others:
+        message = others[0]
+    elif message is not None and result.error:
+        message += f"; {_error_text(program, result)}"
+    return Comparison(
+        events, events_different, len(expected.memory), len(words), len(others), message
+    )
+
+
+def _event_difference(
+    program: Program, expected: Expectation, result: SimulationResult, unit: Unit, at: int
+) -> str:
+    """Unit, instruction, loop indices, cycle, address, both values."""
+    ours, theirs = expected.trace[unit], result.trace[unit]
+    event = ours[at] if at < len(ours) else theirs[at]
+    name = _instruction_name(program, unit, int(event["pc"]))
+    indices = tuple(int(i) for i in event["index"])
+    place = _event_place(program, expected, unit, at)
+    where = f"{name}, loop indices {indices}, cycle {int(event['issue'])}, {place}"
+    if at >= len(theirs):
+        return f"{where}: retirement {at} of the emulator, with checksum {int(event['checksum']):#010x}, is missing in RTL"
+    if at >= len(ours):
+        return f"{where}: retirement {at} of RTL, with checksum {int(event['checksum']):#010x}, is none of the emulator's"
+    values = []
+    for field in TRACE_DTYPE.names or ():
+        if np.any(ours[at][field] != theirs[at][field]):
+            a, b = (_value_text(field, side[at][field]) for side in (ours, theirs))
+            values.append(f"{field}: emulator {a}, RTL {b}")
+    return f"{where}: {'; '.join(values)}"
+
+
+def _value_text(field: str, value: np.generic) -> str:
+    if field == "index":
+        return str(tuple(int(i) for i in np.asarray(value)))
+    return f"{int(value):#010x}" if field == "checksum" else str(int(value))
+
+
+def _instruction_name(program: Program, unit: Unit, pc: int) -> str:
+    words = program.instructions.get(unit, [])
+    text = instruction_text(unit, words[pc]) if pc < len(words) else "beyond the program"
+    return f"{unit.name} instruction {pc} ({text})"
+
+
+def _event_place(program: Program, expected: Expectation, unit: Unit, at: int) -> str:
+    for number, operation in enumerate(_operations(program, expected, unit)):
+        if number == at:
+            return "no address" if operation is None else operation_place(unit, operation)
+    return "no address"
+
+
+def _operations(
+    program: Program, expected: Expectation, unit: Unit
+) -> Iterator[dict[str, int] | None]:
+    """Evaluated operands of each unit instruction in order; None for SYNC."""
+    words = program.instructions.get(unit, [])
+    request = expected.request
+    for entry in entries_of(program, unit, request, expected.end_position):
+        word = words[entry[sequencer.PC]]
+        if word & 0xF == Opcode.SYNC:
+            yield None
+            continue
+        position = int(entry[sequencer.POSITION])
+        token = int(expected.tokens[position]) if position < len(expected.tokens) else 0
+        registers = {
+            Register.POSITION: position,
+            Register.PROMPT_LENGTH: len(request.prompt),
+            Register.STEPS: request.steps,
+            Register.TOKEN: token,
+        }
+        indices = [int(i) for i in entry[sequencer.INDEX : sequencer.INDEX + LOOP_DEPTH]]
+        yield evaluate_operation(unit, decode(unit, word), indices, registers)
+
+
+def _word_difference(
+    program: Program, expected: Expectation, result: SimulationResult, word: int
+) -> str:
+    """Address, both values, and the last store that wrote there."""
+    ours, theirs = expected.memory[word], result.memory[word]
+    byte = int(np.flatnonzero(ours != theirs)[0])
+    writer = "no store writes there"
+    for number, operation in enumerate(_operations(program, expected, Unit.ST)):
+        if operation is not None and _stores(operation, word, len(expected.memory)):
+            event = expected.trace[Unit.ST][number]
+            indices = tuple(int(i) for i in event["index"])
+            name = _instruction_name(program, Unit.ST, int(event["pc"]))
+            writer = f"last written by {name}, loop indices {indices}, cycle {int(event['end'])}"
+    values = f"emulator {ours.tobytes().hex()}, RTL {theirs.tobytes().hex()}"
+    return f"memory word {word:#x} byte {byte}, {writer}: {values}"
+
+
+def _stores(operation: dict[str, int], word: int, depth: int) -> bool:
+    """Whether a store's beats cover a word."""
+    words = {Pattern.COLUMN: 2 * operation["steps"], Pattern.SPREAD: 2}.get(
+        Pattern(operation["pattern"]), 1
+    )
+    starts = (operation["address"] + row * operation["pitch"] for row in range(operation["rows"]))
+    return any((word - start) % depth < words for start in starts)
+
+
+def _other_differences(expected: Expectation, result: SimulationResult) -> list[str]:
+    """Tokens, cycles, counters and status that differ, a line each."""
+    lines = []
+    if result.error != ErrorCode.NONE:
+        lines.append(_error_text(None, result))
+    ours, theirs = expected.tokens, np.asarray(result.tokens)
+    if len(ours) != len(theirs):
+        lines.append(f"tokens: emulator {len(ours)}, RTL {len(theirs)}")
+    for position in range(min(len(ours), len(theirs))):
+        if ours[position] != theirs[position]:
+            lines.append(
+                f"token at position {position}: emulator {ours[position]}, RTL {theirs[position]}"
+            )
+    if expected.cycles != result.cycles:
+        lines.append(f"cycles: emulator {expected.cycles}, RTL {result.cycles}")
+    for name, value in expected.counters.items():
+        if name != "cycles" and result.counters[name] != value:
+            lines.append(f"counter {name}: emulator {value}, RTL {result.counters[name]}")
+    return lines
+
+
+def _error_text(program: Program | None, result: SimulationResult) -> str:
+    unit = Unit(result.error_unit)
+    where = (
+        f"{unit.name} instruction {result.error_pc}"
+        if program is None
+        else _instruction_name(program, unit, result.error_pc)
+    )
+    return f"RTL stopped with {result.error.name} at {where}"
+
+
+def check_exact(program: Program, request: Request, result: SimulationResult) -> Comparison:
+    """`expect` and `compare` in one."""
+    return compare(program, expect(program, request), result)
+
+
+def prompt_of(tokens: Sequence[int]) -> tuple[int, ...]:
+    """Token ids as a `Request` holds them."""
+    return tuple(int(token) for token in tokens)

@@ -1,0 +1,408 @@
+"""Random legal operands of unit instructions, and the rows that they touch."""
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from emulator.accesses import accesses, depths
+from emulator.errors import IllegalInstruction
+from emulator.state import MachineState
+from emulator.units import matrix, store
+from emulator.units.vector_check import check_fields, check_order
+from hw.spec.functions import Function
+from hw.spec.instructions import (
+    ADDRESS_BITS,
+    BUFFER_BITS,
+    EXECUTE,
+    LOOP_DEPTH,
+    Destination,
+    Opcode,
+    Pattern,
+    Reduce,
+    Register,
+    Source,
+    Target,
+    Unit,
+)
+from hw.spec.machine import MachineSpec
+from sim_tests.fuzz_schedule import Masks, Step
+from sim_tests.instruction_text import evaluate_count, evaluate_operation
+
+Fields = dict[str, int]
+ATTEMPTS = 12
+MEMORY_REGIONS = 4
+"""The memory image has floats in its first region, any bits in the second, and stores go mostly to the rest."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Loop indices and registers with which an instruction may be executed.
+
+    Attributes
+    ----------
+    trips : tuple of int
+        Rounds of the loops that are open in its unit, outermost first.
+    position_level : int or None
+        Loop whose index is POSITION: the token loop.
+    position : int or None
+        POSITION where it does not change; None if it is not known.
+    prompt_length, steps : int
+    """
+
+    trips: tuple[int, ...]
+    position_level: int | None
+    position: int | None
+    prompt_length: int
+    steps: int
+
+    def cases(self) -> list[tuple[list[int], dict[Register, int]]]:
+        """Every combination of loop indices with the registers that go with it."""
+        result = []
+        for chosen in itertools.product(*(range(n) for n in self.trips)):
+            indices = [*chosen, *(0,) * (LOOP_DEPTH - len(chosen))]
+            position = (
+                self.position if self.position_level is None else indices[self.position_level]
+            )
+            registers = {Register.PROMPT_LENGTH: self.prompt_length, Register.STEPS: self.steps}
+            if position is not None:
+                registers[Register.POSITION] = position
+            result.append((indices, registers))
+        return result
+
+    def registers(self) -> list[Register]:
+        """Registers whose value is known beforehand."""
+        known = [Register.ZERO, Register.PROMPT_LENGTH, Register.STEPS]
+        if self.position is not None or self.position_level is not None:
+            known.append(Register.POSITION)
+        return known
+
+
+def count_fields(
+    rng: random.Random, name: str, low: int, high: int, environment: Environment
+) -> Fields:
+    """A count operand whose value lies in low..high in all cases; mostly not the same in all."""
+    cases = environment.cases()
+    for _ in range(ATTEMPTS):
+        value = rng.randint(low, high)
+        fields = {
+            f"{name}_cap": rng.choice([value, high, high, (1 << 20) - 1]),
+            f"{name}_register": int(rng.choice(environment.registers())),
+            f"{name}_offset": rng.choice([0, 1, value, value, 2 * value, rng.randint(0, 8 * high)]),
+            f"{name}_shift": rng.choice([0, 0, 0, 1, 2, 3]),
+            f"{name}_scale": rng.choice([1, 1, 1, 2, 3, 5]),
+            f"{name}_level": rng.randrange(LOOP_DEPTH),
+            f"{name}_step": rng.choice([0, 0, 1, 2, rng.randint(0, 6)]),
+        }
+        if all(low <= evaluate_count(fields, name, *case) <= high for case in cases):
+            return fields
+    return exact_count(rng, name, rng.randint(low, high), environment)
+
+
+def exact_count(
+    rng: random.Random, name: str, value: int, environment: Environment
+) -> Fields:
+    """A count operand that is `value` in all cases, by one of several ways."""
+    fields = {
+        f"{name}_cap": value,
+        f"{name}_register": int(Register.ZERO),
+        f"{name}_offset": value,
+        f"{name}_shift": 0,
+        f"{name}_scale": 1,
+        f"{name}_level": rng.randrange(LOOP_DEPTH),
+        f"{name}_step": 0,
+    }
+    for _ in range(3):
+        other = dict(fields)
+        shift = rng.choice([0, 0, 1, 3])
+        other[f"{name}_register"] = int(rng.choice(environment.registers()))
+        other[f"{name}_shift"] = shift
+        other[f"{name}_offset"] = rng.choice([value << shift, rng.randint(0, 4 * value + 4)])
+        other[f"{name}_scale"] = rng.choice([1, 2, 4])
+        other[f"{name}_step"] = rng.choice([0, 1, 3])
+        other[f"{name}_cap"] = rng.choice([value, value, (1 << 20) - 1])
+        if all(evaluate_count(other, name, *case) == value for case in environment.cases()):
+            return other
+    return fields
+
+
+def scaled_count(name: str, other: str, fields: Mapping[str, int], factor: int) -> Fields:
+    """The count operand `other` times a factor, in all cases."""
+    result = {f"{name}_{part}": fields[f"{other}_{part}"] for part in ("register", "offset", "shift", "level")}
+    for part in ("cap", "scale", "step"):
+        result[f"{name}_{part}"] = fields[f"{other}_{part}"] * factor
+    return result
+
+
+def buffer_fields(rng: random.Random, name: str, depth: int, terms: int = 1, align: int = 1) -> Fields:
+    """A buffer address: any row, small or negative strides, rarely beyond the depth."""
+    base = rng.randrange(depth) // align * align
+    if rng.random() < 0.05:
+        base = rng.randrange(1 << BUFFER_BITS) // align * align
+    fields = {f"{name}_base": base}
+    for term in range(terms):
+        stride = rng.choice([0, 1, 1, 2, 4, rng.randrange(8), (1 << BUFFER_BITS) - rng.randint(1, 4)])
+        fields[f"{name}_level{term}"] = rng.randrange(LOOP_DEPTH)
+        fields[f"{name}_stride{term}"] = stride // align * align
+    return fields
+
+
+def address_fields(
+    rng: random.Random, spec: MachineSpec, regions: tuple[int, ...], environment: Environment
+) -> Fields:
+    """A memory address in some of the memory's regions, moved by loops and a register."""
+    size = spec.memory.words // MEMORY_REGIONS
+    near = spec.burst_beats * rng.randint(0, size // spec.burst_beats - 1)
+    base = rng.choice(regions) * size + rng.choice([near, near + spec.burst_beats - rng.randint(1, 3), rng.randrange(size)])
+    if rng.random() < 0.05:
+        base = rng.randrange(1 << ADDRESS_BITS)
+    fields = {
+        "address_base": base,
+        "address_register": int(rng.choice(environment.registers())),
+        "address_shift": rng.choice([0, 0, 1, 2]),
+        "address_factor": rng.choice([0, 1, 2, 5, 16, rng.randrange(64)]),
+    }
+    for level in range(LOOP_DEPTH):
+        backwards = (1 << ADDRESS_BITS) - rng.randint(1, 20)
+        stride = rng.choice([0, 1, 3, spec.burst_beats, rng.randrange(40), backwards])
+        fields[f"address_stride{level}"] = stride
+    return fields
+
+
+# ------------------------------------------------------------------------------------- rows touched
+
+
+@dataclass
+class Toucher:
+    """Turns fields into steps with the rows that they touch, over all cases.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+    """
+
+    spec: MachineSpec
+    depth: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.depth = depths(self.spec)
+
+    def step(
+        self,
+        unit: Unit,
+        fields: Fields,
+        environment: Environment,
+        check: Callable[[Mapping[str, int]], None] | None = None,
+    ) -> Step:
+        """An EXECUTE.
+
+        Raises
+        ------
+        IllegalInstruction
+            If `check` says so of any case, or it touches more rows than there are.
+        """
+        full = {f.name: 0 for f in EXECUTE[unit]} | fields
+        step = Step(unit, Opcode.EXECUTE, fields)
+        nothing = SimpleNamespace(spec=self.spec, stream_write=0, stream_read=0, scale_write=0, scale_read=0)
+        for case in environment.cases():
+            operation = evaluate_operation(unit, full, *case)
+            if check is not None:
+                check(operation)
+            reads, writes = accesses(unit, operation, cast(MachineState, nothing))
+            for ranges, masks in ((reads, step.reads), (writes, step.writes)):
+                for name, first, count in ranges:
+                    if name not in ("stream", "scale_ring"):
+                        masks[name] = masks.get(name, 0) | self.mask(name, first, count)
+        if unit in (Unit.LD, Unit.ST) and fields.get("address_register") == Register.TOKEN:
+            step.reads["memory"] = (1 << self.depth["memory"]) - 1
+            step.reads["token"] = 1
+        if unit == Unit.SYS:
+            step.writes["token"] = 1
+        return step
+
+    def mask(self, name: str, first: int, count: int) -> int:
+        """Bits of a range of rows, which may wrap."""
+        depth = self.depth[name]
+        if count > depth:
+            raise IllegalInstruction(f"{name}: {count} rows in a buffer of {depth}")
+        bits = ((1 << count) - 1) << first % depth
+        return (bits | bits >> depth) & ((1 << depth) - 1)
+
+
+def merge_masks(steps: list[Step]) -> tuple[Masks, Masks]:
+    """Rows that any of the steps reads, and writes."""
+    reads: Masks = {}
+    writes: Masks = {}
+    for step in steps:
+        for ours, theirs in ((reads, step.reads), (writes, step.writes)):
+            for name, mask in theirs.items():
+                ours[name] = ours.get(name, 0) | mask
+    return reads, writes
+
+
+# ------------------------------------------------------------------------------- one unit instruction
+
+
+class OperandMaker:
+    """Random unit instructions for one machine.
+
+    Parameters
+    ----------
+    rng : random.Random
+    spec : MachineSpec
+    """
+
+    def __init__(self, rng: random.Random, spec: MachineSpec) -> None:
+        self.rng = rng
+        self.spec = spec
+        self.toucher = Toucher(spec)
+
+    def _attempt(self, make: Callable[[], Step]) -> Step:
+        for _ in range(200):
+            try:
+                return make()
+            except IllegalInstruction:
+                continue
+        raise RuntimeError("no legal operands found in 200 attempts")
+
+    def load_input(self, environment: Environment, token: bool) -> Step:
+        """LD to the input buffer; with `token`, from an address that depends on TOKEN."""
+        rng, spec = self.rng, self.spec
+
+        def make() -> Step:
+            longest = rng.choice([2, 8, spec.input_words // 2])
+            fields = {"destination": int(Destination.INPUT), "random": int(rng.random() < 0.2)}
+            fields |= count_fields(rng, "length", 1, longest, environment)
+            fields |= address_fields(rng, spec, (0, 0, 0, rng.randrange(MEMORY_REGIONS)), environment)
+            fields |= buffer_fields(rng, "buffer", spec.input_words)
+            if token:
+                # Bursts must not depend on the token: it moves the address by whole bursts.
+                fields |= {"address_register": int(Register.TOKEN), "random": 1}
+                fields["address_factor"] = spec.burst_beats * rng.randint(0, 3)
+            return self.toucher.step(Unit.LD, fields, environment)
+
+        return self._attempt(make)
+
+    def load_ring(self, environment: Environment, destination: Destination, count: Fields) -> Step:
+        """LD to a ring; `count` is its length operand."""
+        rng = self.rng
+
+        def make() -> Step:
+            fields = {"destination": int(destination), "random": int(rng.random() < 0.1)}
+            regions = (0, 1, 1, rng.randrange(MEMORY_REGIONS))
+            fields |= address_fields(rng, self.spec, regions, environment) | count
+            fields |= buffer_fields(rng, "buffer", self.spec.input_words)
+            return self.toucher.step(Unit.LD, fields, environment)
+
+        return self._attempt(make)
+
+    def store(self, environment: Environment) -> Step:
+        """ST of any pattern."""
+        rng, spec = self.rng, self.spec
+
+        def make() -> Step:
+            pattern = rng.choice(list(Pattern))
+            fields = {
+                "pattern": int(pattern),
+                "rows": rng.choice([1, 1, 2, 3, 6]),
+                "pitch": rng.choice([0, 1, 2, spec.burst_beats, rng.randrange(50), (1 << 24) - 3]),
+                "steps": rng.choice([1, 2, 3, spec.burst_beats]) if pattern == Pattern.COLUMN else 1,
+                "source_pitch": rng.choice([0, 1, 2, rng.randrange(16), 0xFFFF]),
+            }
+            fields |= address_fields(rng, spec, (2, 3), environment)
+            fields |= buffer_fields(rng, "source", spec.store_rows * spec.matrix_rows // 4)
+            return self.toucher.step(Unit.ST, fields, environment, lambda o: store.check_operation(spec, o))
+
+        return self._attempt(make)
+
+    def matrix(self, environment: Environment, fields: Fields) -> Step:
+        """MPE with given counts, kind and chain bits; activations, results and scale anywhere."""
+        rng, spec = self.rng, self.spec
+
+        def make() -> Step:
+            every = dict(fields)
+            units = spec.activation_rows * spec.lanes // 4
+            every |= buffer_fields(rng, "activation", units, 2, align=1 if fields["wide"] else 2)
+            every |= buffer_fields(rng, "result", spec.result_rows, 2)
+            every |= buffer_fields(rng, "scale", spec.matrix_scales)
+            return self.toucher.step(Unit.MPE, every, environment, matrix.check_operation)
+
+        return self._attempt(make)
+
+    def vector(self, environment: Environment, kind: Mapping[str, int]) -> Step:
+        """SFU; `kind` may fix function, reduction, target and sources."""
+        rng, spec = self.rng, self.spec
+
+        def check(operation: Mapping[str, int]) -> None:
+            check_fields(operation)
+            check_order(spec, operation)
+
+        def make() -> Step:
+            fields = self._vector_kind() | dict(kind)
+            rows = rng.choice([1, 1, 2, 3]) if fields["reduce"] != Reduce.ARGMAX else 1
+            longest = rng.choice([spec.granule, 2 * spec.granule, 3 * spec.granule])
+            beats = -(-longest // spec.granule) * spec.granule // spec.lanes
+            fields |= {"rows": rows, "restart": int(rng.random() < 0.3)}
+            fields |= count_fields(rng, "length", 1, longest, environment)
+            depths_of = {Source.INPUT: spec.input_words, Source.VECTOR: spec.vector_rows}
+            depths_of |= {Source.RESULT: spec.result_rows, Source.SCALAR: spec.scalars}
+            for name in ("a", "b", "c"):
+                depth = depths_of.get(Source(fields[f"{name}_source"]), 16)
+                fields |= buffer_fields(rng, name, depth)
+                fields[f"{name}_pitch"] = rng.choice([0, 1, beats, beats, rng.randrange(12), 0xFFFF])
+            for name in ("b", "c"):
+                if fields[f"{name}_source"] == Source.CONSTANT:
+                    fields[f"{name}_constant"] = self._constant()
+            fields |= buffer_fields(rng, "d", self._target_depth(fields["target"]))
+            fields["d_pitch"] = rng.choice([1, beats, beats, rng.randrange(12)])
+            fields["reduce_entry"] = rng.randrange(2 * spec.scalars)
+            if fields["target"] == Target.VECTOR and fields["a_source"] == Source.VECTOR and rng.random() < 0.3:
+                fields |= {f"d_{part}": fields[f"a_{part}"] for part in ("base", "level0", "stride0", "pitch")}
+            return self.toucher.step(Unit.SFU, fields, environment, check)
+
+        return self._attempt(make)
+
+    def _vector_kind(self) -> Fields:
+        rng = self.rng
+        target = rng.choice(list(Target))
+        reduces = [Reduce.NONE, Reduce.ARGMAX] if target == Target.SCALAR else list(Reduce)
+        sources = [Source.INPUT, Source.VECTOR, Source.RESULT, Source.SCALAR]
+        return {
+            "function": rng.choice(list(Function)).value,
+            "reduce": int(rng.choice(reduces)),
+            "target": int(target),
+            "a_source": int(rng.choice(sources)),
+            "b_source": int(rng.choice(list(Source))),
+            "c_source": int(rng.choice(list(Source))),
+        }
+
+    def _target_depth(self, target: int) -> int:
+        spec = self.spec
+        return {
+            Target.VECTOR: spec.vector_rows,
+            Target.SCALAR: spec.scalars,
+            Target.ACTIVATION: spec.activation_rows,
+            Target.STORE_INTEGER: spec.store_rows * spec.matrix_rows // spec.lanes,
+            Target.STORE_FLOAT: spec.store_rows * spec.matrix_rows // 4,
+            Target.MATRIX_SCALE: spec.matrix_scales,
+        }.get(Target(target), 64)
+
+    def _constant(self) -> int:
+        rng = self.rng
+        value = np.float32(rng.choice([1.0, -0.5, 2.0, 64.0, rng.uniform(-4, 4)]))
+        return rng.choice([int(value.view(np.uint32)), rng.getrandbits(32)])
+
+
+def image(rng: random.Random, spec: MachineSpec) -> Any:
+    """Initial memory, uint8 [words, word_bytes]: floats, then any bits (`MEMORY_REGIONS`)."""
+    generator = np.random.default_rng(rng.getrandbits(64))
+    size = spec.memory.words // MEMORY_REGIONS
+    from sim_tests.vector_operations import random_patterns
+
+    floats = random_patterns(generator, size * spec.lanes).view(np.uint8)
+    bits = generator.integers(0, 256, size * spec.word_bytes, np.uint8)
+    return np.concatenate([floats, bits]).reshape(2 * size, spec.word_bytes)

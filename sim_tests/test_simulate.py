@@ -1,0 +1,111 @@
+"""Runs programs on the whole processor under both engines, and compares what they leave behind."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from hw.spec.instructions import Opcode, Unit, encode
+from hw.spec.machine import load_machine
+from hw.spec.program import Program
+from hw.spec.registers import ErrorCode
+from sim_tests.simulate import ENGINES, SimulationResult, simulate
+from sim_tests.token_program import STORED, TokenProgram
+
+PROMPT, GENERATED = [3, 1, 2], 5
+
+
+@functools.cache
+def _run(target: str, engine: str) -> tuple[TokenProgram, SimulationResult]:
+    token_program = TokenProgram(load_machine(target))
+    result = simulate(token_program.spec, token_program.program, PROMPT, GENERATED, engine, limit=100_000)
+    return token_program, result
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_generates_tokens_and_stores_logits(engine: str) -> None:
+    expected, result = _run("tiny", engine)
+    tokens = expected.tokens(PROMPT, GENERATED)
+    assert result.error == ErrorCode.NONE
+    assert result.tokens.tolist() == tokens
+    lanes = expected.spec.lanes
+    for position, token in enumerate(tokens[:-1]):
+        address = expected.output + STORED * position
+        stored = result.memory[address : address + STORED].view(np.float32)[:, 0]
+        assert stored.tolist() == expected.logits(token)[[0, lanes]].tolist()
+    # The rest of the memory is untouched.
+    words = len(expected.program.memory)
+    assert np.array_equal(result.memory[:words], expected.program.memory)
+    assert not result.memory[words + STORED * (len(tokens) - 1) :].any()
+
+
+def test_both_engines_agree() -> None:
+    native, with_cocotb = (_run("tiny", engine)[1] for engine in ENGINES)
+    assert native.cycles == with_cocotb.cycles
+    assert native.counters == with_cocotb.counters
+    for unit in Unit:
+        assert np.array_equal(native.trace[unit], with_cocotb.trace[unit])
+
+
+def test_counters_agree_with_the_trace() -> None:
+    expected, result = _run("tiny", "native")
+    positions = PROMPT + [0] * (GENERATED - 1)
+    words = expected.embedding_words + expected.weight_words
+    assert result.counters["bytes_read"] == len(positions) * words * expected.spec.bus_bytes
+    assert result.counters["bytes_written"] == len(positions) * STORED * expected.spec.bus_bytes
+    for unit in (Unit.ST, Unit.MPE, Unit.SFU, Unit.SYS):
+        entries = result.trace[unit]
+        assert result.counters[f"busy_{unit.name.lower()}"] == (entries["end"] - entries["issue"]).sum()
+    last = max(entries["end"].max() for entries in result.trace.values())
+    # Behind the last end, SYS still has to fetch its HALT at most.
+    assert last < result.cycles <= last + 12
+
+
+def test_stop_token_ends_the_sequence() -> None:
+    expected, _ = _run("tiny", "native")
+    tokens = expected.tokens(PROMPT, GENERATED)
+    stop = tokens[len(PROMPT) + 1]
+    first = tokens.index(stop, len(PROMPT))
+    result = simulate(expected.spec, expected.program, PROMPT, GENERATED, stop_tokens=[63, stop], limit=100_000)
+    assert result.tokens.tolist() == tokens[: first + 1]
+
+
+def _errors() -> dict[str, tuple[dict[Unit, list[int]], ErrorCode, Unit, int]]:
+    halt = {unit: [encode(unit, Opcode.HALT)] for unit in Unit}
+    sync = encode(Unit.SFU, Opcode.SYNC)
+    signal = encode(Unit.ST, Opcode.SYNC, signal=1 << Unit.MPE)
+    again = encode(Unit.ST, Opcode.BRANCH)
+    return {
+        "opcode": (halt | {Unit.SFU: [sync, 0]}, ErrorCode.ILLEGAL_INSTRUCTION, Unit.SFU, 1),
+        "no loop": (
+            halt | {Unit.MPE: [encode(Unit.MPE, Opcode.END_LOOP)]},
+            ErrorCode.ILLEGAL_INSTRUCTION,
+            Unit.MPE,
+            0,
+        ),
+        "count of zero": (
+            halt | {Unit.LD: [encode(Unit.LD, Opcode.SYNC), encode(Unit.LD, Opcode.EXECUTE)]},
+            ErrorCode.ILLEGAL_INSTRUCTION,
+            Unit.LD,
+            1,
+        ),
+        "no halt": (
+            halt | {Unit.SYS: [encode(Unit.SYS, Opcode.BRANCH, target=300)]},
+            ErrorCode.PROGRAM_COUNTER,
+            Unit.SYS,
+            300,
+        ),
+        "token overflow": (halt | {Unit.ST: [signal, again]}, ErrorCode.TOKEN_OVERFLOW, Unit.LD, 0),
+        "deadlock": (halt | {Unit.ST: [encode(Unit.ST, Opcode.SYNC, wait=1)]}, ErrorCode.DEADLOCK, Unit.LD, 0),
+    }
+
+
+@pytest.mark.parametrize("case", list(_errors()))
+def test_errors_stop_the_run(case: str) -> None:
+    spec = load_machine("tiny")
+    instructions, error, unit, pc = _errors()[case]
+    program = Program(spec, instructions, np.zeros((1, spec.word_bytes), np.uint8))
+    result = simulate(spec, program, [1], 1, limit=200_000)
+    assert (result.error, result.error_unit, result.error_pc) == (error, unit, pc)
+    if error == ErrorCode.DEADLOCK:
+        assert result.cycles > spec.watchdog_cycles

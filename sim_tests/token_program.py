@@ -1,0 +1,209 @@
+"""A small program by hand: one matrix product a token, embedding lookup and token loop included.
+
+It uses all five units and every way between them. The token after `t` is the index of the largest element of
+`weights @ embedding[t] * scale[t]`.
+"""
+
+import numpy as np
+
+from hw.spec.functions import Function
+from hw.spec.instructions import (
+    Condition,
+    Destination,
+    Opcode,
+    Pattern,
+    Reduce,
+    Register,
+    Source,
+    Target,
+    Unit,
+    encode,
+)
+from hw.spec.machine import MachineSpec
+from hw.spec.program import Program
+
+STORED = 2
+"""Logits a token that ST writes to memory."""
+
+
+def _mask(*units: Unit) -> int:
+    return sum(1 << unit for unit in units)
+
+
+def _count(name: str, value: int) -> dict[str, int]:
+    return {f"{name}_cap": value, f"{name}_offset": value, f"{name}_scale": 1}
+
+
+class TokenProgram:
+    """The program, its data and what it must compute.
+
+    Attributes
+    ----------
+    program : Program
+    output : int
+        Word address of the first stored logit; each token stores `STORED` words.
+    """
+
+    def __init__(self, spec: MachineSpec, seed: int = 1) -> None:
+        self.spec = spec
+        rng = np.random.default_rng(seed)
+        self.length = spec.granule
+        self.vocabulary = spec.matrix_rows
+        self.weights = rng.integers(-128, 128, (self.vocabulary, self.length)).astype(np.int8)
+        self.embedding = rng.integers(-100, 101, (self.vocabulary, self.length)).astype(np.float32)
+        self.scale = rng.choice(np.array([0.25, 0.5, 1, 2], np.float32), self.vocabulary)
+        self.rows = self.length // spec.lanes
+        self.weight_words = self.length // 4 * spec.step_words
+        # An embedding is followed by a row that holds its scale; the first word is not used.
+        self.embedding_base = 1 + self.weight_words
+        self.embedding_words = self.rows + 1
+        self.output = self.embedding_base + self.vocabulary * self.embedding_words
+        self.program = Program(spec, self._instructions(), self._memory())
+
+    def logits(self, token: int) -> np.ndarray:
+        """Logits behind a token; float32 [vocabulary], exact."""
+        sums = self.weights.astype(np.int64) @ self.embedding[token].astype(np.int64)
+        return sums.astype(np.float32) * self.scale[token]
+
+    def tokens(self, prompt: list[int], count: int) -> list[int]:
+        """Prompt and `count` generated tokens."""
+        tokens = list(prompt)
+        for _ in range(count):
+            tokens.append(int(np.argmax(self.logits(tokens[-1]))))
+        return tokens
+
+    def _memory(self) -> np.ndarray:
+        spec = self.spec
+        memory = np.zeros((self.output, spec.word_bytes), np.uint8)
+        # Step s holds elements 4s to 4s+3 of every row.
+        steps = self.weights.reshape(self.vocabulary, -1, 4).transpose(1, 0, 2)
+        memory[1 : self.embedding_base] = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, spec.word_bytes)
+        table = np.zeros((self.vocabulary, self.embedding_words * spec.lanes), np.float32)
+        table[:, : self.length] = self.embedding
+        table[:, self.rows * spec.lanes] = self.scale
+        memory[self.embedding_base :] = table.view(np.uint8).reshape(-1, spec.word_bytes)
+        return memory
+
+    def _loop(self, unit: Unit, body: list[int]) -> list[int]:
+        """Run `body` for every position until SYS says END; it starts when SYS has sent a token."""
+        head = [
+            encode(unit, Opcode.SYNC, wait=_mask(Unit.SYS)),
+            encode(unit, Opcode.BRANCH, condition=Condition.END, target=4 + len(body)),
+        ]
+        tail = [
+            encode(unit, Opcode.INCREMENT),
+            encode(unit, Opcode.BRANCH, condition=Condition.ALWAYS, target=0),
+            encode(unit, Opcode.HALT),
+        ]
+        return [*head, *body, *tail]
+
+    def _instructions(self) -> dict[Unit, list[int]]:
+        execute = Opcode.EXECUTE
+        load = [
+            encode(
+                Unit.LD,
+                execute,
+                destination=Destination.INPUT,
+                random=1,
+                address_base=self.embedding_base,
+                address_register=Register.TOKEN,
+                address_factor=self.embedding_words,
+                **_count("length", self.embedding_words),
+                signal=_mask(Unit.SFU),
+            ),
+            encode(
+                Unit.LD,
+                execute,
+                destination=Destination.STREAM,
+                address_base=1,
+                **_count("length", self.weight_words),
+                signal=_mask(Unit.MPE),
+            ),
+        ]
+        store = [
+            encode(
+                Unit.ST,
+                execute,
+                wait=_mask(Unit.SFU),
+                signal=_mask(Unit.SFU),
+                pattern=Pattern.SCALAR,
+                address_base=self.output,
+                address_register=Register.POSITION,
+                address_factor=STORED,
+                rows=STORED,
+                pitch=1,
+                steps=1,
+                source_pitch=1,
+            )
+        ]
+        product = [
+            encode(
+                Unit.MPE,
+                execute,
+                wait=_mask(Unit.LD, Unit.SFU),
+                signal=_mask(Unit.SFU),
+                wide=1,
+                first=1,
+                last=1,
+                pop=1,
+                group_steps=1,
+                **_count("blocks", 1),
+                **_count("steps", self.length // 4),
+            )
+        ]
+        system = [
+            encode(Unit.SYS, execute, signal=_mask(Unit.LD, Unit.ST, Unit.MPE, Unit.SFU)),
+            encode(Unit.SYS, Opcode.BRANCH, condition=Condition.END, target=5),
+            encode(Unit.SYS, Opcode.SYNC, wait=_mask(Unit.SFU)),
+            encode(Unit.SYS, Opcode.INCREMENT),
+            encode(Unit.SYS, Opcode.BRANCH, condition=Condition.ALWAYS, target=0),
+            encode(Unit.SYS, Opcode.HALT),
+        ]
+        return {
+            Unit.LD: self._loop(Unit.LD, load),
+            Unit.ST: self._loop(Unit.ST, store),
+            Unit.MPE: self._loop(Unit.MPE, product),
+            Unit.SFU: self._loop(Unit.SFU, self._vector()),
+            Unit.SYS: system,
+        }
+
+    def _vector(self) -> list[int]:
+        def vector(**fields: int) -> int:
+            return encode(Unit.SFU, Opcode.EXECUTE, function=Function.IDENTITY.value, **fields)
+
+        return [
+            vector(
+                wait=_mask(Unit.LD),
+                target=Target.ACTIVATION,
+                rows=1,
+                **_count("length", self.length),
+                a_source=Source.INPUT,
+            ),
+            vector(
+                target=Target.MATRIX_SCALE,
+                rows=1,
+                **_count("length", 1),
+                a_source=Source.INPUT,
+                a_base=self.rows,
+                signal=_mask(Unit.MPE),
+            ),
+            vector(
+                wait=_mask(Unit.MPE),
+                reduce=Reduce.ARGMAX,
+                restart=1,
+                rows=1,
+                **_count("length", self.vocabulary),
+                a_source=Source.RESULT,
+                signal=_mask(Unit.SYS),
+            ),
+            vector(
+                target=Target.STORE_FLOAT,
+                rows=STORED,
+                **_count("length", 1),
+                a_source=Source.RESULT,
+                a_pitch=1,
+                d_pitch=1,
+                signal=_mask(Unit.ST),
+            ),
+            encode(Unit.SFU, Opcode.SYNC, wait=_mask(Unit.ST)),
+        ]

@@ -1,0 +1,83 @@
+"""The program container: what is written is read, and not a bit of it may change."""
+
+import dataclasses
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw.spec.errors import InputError
+from hw.spec.instructions import CONTROL, Opcode, Unit, encode, instruction_bits, instruction_fields
+from hw.spec.machine import load_machine
+from hw.spec.program import Program, load_program, program_bytes, save_program
+
+
+def random_program(target: str = "tiny", seed: int = 0) -> Program:
+    choose = random.Random(seed)
+    spec = load_machine(target)
+    instructions: dict[Unit, list[int]] = {}
+    for unit in Unit:
+        words = []
+        for _ in range(choose.randrange(1, 9)):
+            opcode = choose.choice([*CONTROL, Opcode.EXECUTE])
+            fields = [field for field in instruction_fields(unit, opcode) if field.name != "opcode"]
+            words.append(encode(unit, opcode, **{f.name: choose.randrange(1 << f.width) for f in fields}))
+        instructions[unit] = words
+    memory = np.random.default_rng(seed).integers(0, 256, (7, spec.word_bytes)).astype(np.uint8)
+    information = {"model": "none \N{SNOWMAN}", "context": 16, "stop_tokens": [1, 2], "tokenizer": "{}"}
+    return Program(spec, instructions, memory, information)
+
+
+@pytest.mark.parametrize("target", ["tiny", "small", "large"])
+def test_a_program_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
+    program = random_program(target)
+    path = tmp_path / "p.lpu"
+    save_program(program, path)
+    again = load_program(path, load_machine(target))
+    assert again.machine == program.machine
+    assert again.instructions == program.instructions
+    assert again.information == program.information
+    np.testing.assert_array_equal(again.memory, program.memory)
+    assert program_bytes(again) == path.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_size_is_that_of_the_sequencers_memories() -> None:
+    program = random_program()
+    expected = sum(len(words) * instruction_bits(unit) // 8 for unit, words in program.instructions.items())
+    assert program.instruction_bytes == expected
+
+
+def test_equal_programs_are_equal_files() -> None:
+    assert program_bytes(random_program(seed=3)) == program_bytes(random_program(seed=3))
+    assert program_bytes(random_program(seed=3)) != program_bytes(random_program(seed=4))
+
+
+def test_every_bit_of_a_small_file_matters(tmp_path: Path) -> None:
+    path = tmp_path / "p.lpu"
+    good = program_bytes(random_program())
+    for place in range(0, len(good), 3):
+        spoiled = bytearray(good)
+        spoiled[place] ^= 1 << place % 8
+        path.write_bytes(spoiled)
+        with pytest.raises(InputError, match="p.lpu"):
+            load_program(path)
+
+
+def test_a_machine_of_another_clock_and_memory_timing_runs_it(tmp_path: Path) -> None:
+    path = tmp_path / "p.lpu"
+    save_program(random_program(), path)
+    tiny = load_machine("tiny")
+    memory = dataclasses.replace(tiny.memory, read_latency=50)
+    load_program(path, dataclasses.replace(tiny, name="faster", clock_hz=1, memory=memory))
+    with pytest.raises(InputError, match="compiled for machine tiny"):
+        load_program(path, dataclasses.replace(tiny, scalars=128))
+
+
+def test_information_of_a_wrong_type_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.lpu"
+    for name, value in (("context", True), ("stop_tokens", [1.5]), ("regions", []), ("tokenizer", 5)):
+        save_program(dataclasses.replace(random_program(), information={name: value}), path)
+        with pytest.raises(InputError, match=f"information: {name}: expected"):
+            load_program(path)
