@@ -7,11 +7,10 @@ Every buffer has one writing and one reading unit; rows are the granularity in w
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from emulator.state import MachineState
 from hw.spec.instructions import Destination, Pattern, Reduce, Source, Target, Unit
 from hw.spec.latency import vector_beats
 from hw.spec.machine import MachineSpec
-
-from emulator.state import MachineState
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,9 @@ def _store(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range]
     else:
         taken, words = 4, 1
     rows = range(operation["rows"])
-    reads = [("store", 4 * (operation["source"] + r * operation["source_pitch"]), taken) for r in rows]
+    reads = [
+        ("store", 4 * (operation["source"] + r * operation["source_pitch"]), taken) for r in rows
+    ]
     writes = [("memory", operation["address"] + r * operation["pitch"], words) for r in rows]
     return reads, writes
 

@@ -3,24 +3,25 @@
 Timing is not its business (`emulator.timing`); a legal program gives the same bits in every order.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from hw.spec.errors import InputError
-from hw.spec.instructions import ADDRESS_BITS, LOOP_DEPTH, SEMAPHORE_BITS, Opcode, Register, Unit, operation_fields
-from hw.spec.program import Program
-
-from emulator import decode
 from emulator import sequencer as seq
 from emulator.accesses import accesses
+from emulator.decode import decode_unit
 from emulator.errors import IllegalProgram
+from emulator.operations import Instruction, check_registers, prepare
 from emulator.races import RaceDetector
 from emulator.state import MachineState
 from emulator.units import load, matrix, store, system, vector
+from hw.spec.errors import InputError
+from hw.spec.instructions import SEMAPHORE_BITS, Unit
+from hw.spec.program import Program
+from hw.spec.registers import STOP_TOKENS
 
-_EXECUTE: dict[Unit, Callable[[MachineState, dict[str, int]], int]] = {
+_EXECUTE: dict[Unit, Callable[[MachineState, Mapping[str, int]], int]] = {
     Unit.LD: load.execute,
     Unit.ST: store.execute,
     Unit.MPE: matrix.execute,
@@ -28,6 +29,7 @@ _EXECUTE: dict[Unit, Callable[[MachineState, dict[str, int]], int]] = {
     Unit.SYS: system.execute,
 }
 _CHUNK = 256
+_FULL = (1 << SEMAPHORE_BITS) - 1
 
 
 @dataclass
@@ -46,14 +48,37 @@ class UnitTrace:
     checksum: list[int] = field(default_factory=list)
 
 
-@dataclass
-class _Sequencer:
-    code: decode.UnitCode
-    state: np.ndarray
-    entries: np.ndarray
-    count: int = 0
-    at: int = 0
-    status: int = seq.RUNNING
+class _UnitRun:
+    """One unit in the middle of a run: its sequencer and the instructions expanded so far."""
+
+    def __init__(self, unit: Unit, table: np.ndarray, instructions: list[Instruction]) -> None:
+        self.unit = unit
+        self.table = table
+        self.instructions = instructions
+        self.execute = _EXECUTE[unit]
+        self.trace = UnitTrace()
+        self.entries: list[list[int]] = []
+        self.at = 0
+        self._state = seq.new_state()
+        self._room = np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64)
+        self._status = seq.RUNNING
+
+    def refill(self, state: MachineState) -> bool:
+        """Expand the next instructions; False once the unit has halted."""
+        self.entries, self.at = [], 0
+        while not self.entries:
+            if self._status == seq.HALTED:
+                return False
+            if self._status in seq.BAD:
+                pc = self._state[seq.STATE_PC]
+                raise IllegalProgram(f"{self.unit.name} at {pc} {seq.BAD[self._status]}")
+            if self._status == seq.PAUSED:
+                seq.answer_end(self._state, state.end)
+            count, self._status = seq.expand(
+                self.table, self._state, state.prompt_length, state.steps, -1, self._room
+            )
+            self.entries = self._room[:count].tolist()
+        return True
 
 
 class Machine:
@@ -66,13 +91,26 @@ class Machine:
         Detect races and ring overruns while running.
     trace : bool
         Keep every retirement with its checksum.
+    order : sequence of Unit
+        In which units are tried; what a legal program computes does not depend on it.
+
+    Raises
+    ------
+    IllegalProgram
+        If timing would depend on data.
     """
 
-    def __init__(self, program: Program, check: bool = True, trace: bool = True) -> None:
+    def __init__(
+        self, program: Program, check: bool = True, trace: bool = True, order: Sequence[Unit] = tuple(Unit)
+    ) -> None:
         self.program = program
         self.check = check
         self.trace = trace
-        self.codes = {unit: decode.decode_unit(unit, program.instructions.get(unit, [])) for unit in Unit}
+        self.order = order
+        self._codes = {u: decode_unit(u, program.instructions.get(u, [])) for u in Unit}
+        for code in self._codes.values():
+            check_registers(code)
+        self._instructions = {u: prepare(code) for u, code in self._codes.items()}
 
     def run(
         self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = ()
@@ -91,7 +129,11 @@ class Machine:
         return self.state, self.traces
 
     def steps(
-        self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = (), forced: Sequence[int] = ()
+        self,
+        prompt: list[int],
+        tokens: int,
+        stop_tokens: tuple[int, ...] = (),
+        forced: Sequence[int] = (),
     ) -> Iterator[MachineState]:
         """Like `run`, but yield the state each time SYS has set a token.
 
@@ -99,149 +141,135 @@ class Machine:
         """
         self._start(prompt, tokens, stop_tokens)
         self.state.forced = forced
-        while True:
-            progress = False
-            for unit in Unit:
-                for _ in self._advance(unit):
-                    progress = True
-                    if unit == Unit.SYS:
-                        yield self.state
-            if not progress:
-                break
-        waiting = [u for u in Unit if self._next(u) is not None]
-        if waiting:
-            raise IllegalProgram("deadlock: " + "; ".join(self._blocked(u) for u in waiting))
+        moved = True
+        while moved:
+            moved = False
+            for unit in self.order:
+                # SYS stops at every token, so that whoever asked for them sees it.
+                while self._advance(self._units[unit]):
+                    moved = True
+                    if unit != Unit.SYS:
+                        break
+                    yield self.state
+        stuck = [run for run in self._units.values() if run.at < len(run.entries)]
+        if stuck:
+            raise IllegalProgram(self._complaint(stuck))
 
     def _start(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...]) -> None:
         spec = self.program.machine
-        check_request(self.program, prompt, tokens)
+        check_request(self.program, prompt, tokens, stop_tokens)
         state = self.state = MachineState(spec)
         state.memory[: len(self.program.memory)] = self.program.memory
         state.tokens[: len(prompt)] = prompt
         state.prompt_length = len(prompt)
         state.steps = len(prompt) + tokens - 1
         state.stop_tokens = stop_tokens
-        self.traces = {unit: UnitTrace() for unit in Unit}
-        self.counts = np.zeros((len(Unit), len(Unit)), np.int64)
-        self.races = RaceDetector(spec) if self.check else None
-        self.sequencers = {
-            unit: _Sequencer(code, seq.new_state(), np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64))
-            for unit, code in self.codes.items()
-        }
+        # Tokens that a unit (first index) has been given by another one and not taken.
+        self._counts = [[0] * len(Unit) for _ in Unit]
+        self._races = RaceDetector(spec) if self.check else None
+        self._units = {u: _UnitRun(u, self._codes[u].table, self._instructions[u]) for u in Unit}
+        self.traces = {u: run.trace for u, run in self._units.items()}
 
-    def _next(self, unit: Unit) -> np.ndarray | None:
-        s = self.sequencers[unit]
-        while s.at == s.count:
-            if s.status == seq.HALTED:
-                return None
-            if s.status == seq.PAUSED:
-                seq.answer_end(s.state, self.state.end)
-            s.count, s.status = seq.expand(
-                s.code.table, s.state, self.state.prompt_length, self.state.steps, -1, s.entries
-            )
-            s.at = 0
-            if s.status in seq.BAD and s.count == 0:
-                raise IllegalProgram(f"{unit.name} at {int(s.state[seq.STATE_PC])} {seq.BAD[s.status]}")
-        return s.entries[s.at]
+    def _advance(self, run: _UnitRun) -> bool:
+        """Execute what tokens allow of a unit, of SYS up to the next token; whether there was anything."""
+        counts, unit, moved = self._counts, run.unit, False
+        given = counts[unit]
+        while run.at < len(run.entries) or run.refill(self.state):
+            entry = run.entries[run.at]
+            instruction = run.instructions[entry[0]]
+            for giver in instruction.givers:
+                if not given[giver]:
+                    return moved
+            for taker in instruction.takers:
+                if counts[taker][unit] == _FULL and not self._makes_room(instruction, unit, taker):
+                    return moved
+            run.at += 1
+            moved = True
+            for giver in instruction.givers:
+                given[giver] -= 1
+            self._execute(run, instruction, entry)
+            for taker in instruction.takers:
+                counts[taker][unit] += 1
+            if unit == Unit.SYS and not instruction.sync:
+                return True
+        return moved
 
-    def _advance(self, unit: Unit) -> Iterator[None]:
-        s = self.sequencers[unit]
-        while (entry := self._next(unit)) is not None:
-            row = s.code.table[entry[seq.PC]]
-            wait, signal = int(row[decode.WAIT]), int(row[decode.SIGNAL])
-            if wait and not all(self.counts[giver, unit] for giver in Unit if wait >> giver & 1):
-                return
-            s.at += 1
-            for giver in Unit:
-                if wait >> giver & 1:
-                    self.counts[giver, unit] -= 1
-                    if self.races:
-                        self.races.take(giver, unit)
-            self._execute(unit, s.code, entry)
-            for taker in Unit:
-                if signal >> taker & 1:
-                    self.counts[unit, taker] += 1
-                    if self.counts[unit, taker] >= 1 << SEMAPHORE_BITS:
-                        raise IllegalProgram(f"token overflow from {unit.name} to {taker.name}")
-                    if self.races:
-                        self.races.give(unit, taker)
-            yield
+    @staticmethod
+    def _makes_room(instruction: Instruction, unit: Unit, taker: int) -> bool:
+        """Whether the instruction first takes a token of the counter that it then adds to."""
+        return taker == unit and unit in instruction.givers
 
-    def _execute(self, unit: Unit, code: decode.UnitCode, entry: np.ndarray) -> None:
-        pc = int(entry[seq.PC])
-        operation = _operation(code, entry, self.state.token)
+    def _execute(self, run: _UnitRun, instruction: Instruction, entry: list[int]) -> None:
+        """Execute one instruction, with whatever is checked and kept of it."""
         checksum = 0
-        if not operation["sync"]:
-            if self.races:
-                reads, writes = accesses(unit, operation, self.state)
-                self.races.access(unit, f"{unit.name} instruction {pc}", reads, writes)
-            checksum = _EXECUTE[unit](self.state, operation)
-            if self.races:
-                self._check_rings()
-        elif self.races:
-            self.races.access(unit, "", [], [])
+        if self._races:
+            checksum = self._execute_checked(self._races, run, instruction, entry)
+        elif not instruction.sync:
+            checksum = run.execute(self.state, instruction.evaluate(entry, self.state.token))
         if self.trace:
-            trace = self.traces[unit]
-            trace.pc.append(pc)
-            trace.indices.append(tuple(int(i) for i in entry[seq.INDEX : seq.INDEX + LOOP_DEPTH]))
+            trace = run.trace
+            trace.pc.append(entry[0])
+            trace.indices.append(tuple(entry[seq.INDEX : seq.CONTROLS]))
             trace.checksum.append(checksum)
 
-    def _check_rings(self) -> None:
-        state, spec = self.state, self.program.machine
-        rings = (
-            ("stream", state.stream_write, state.stream_read, spec.stream_words),
-            ("scale", state.scale_write, state.scale_read, spec.scale_words),
-        )
-        for name, written, read, depth in rings:
-            if not 0 <= written - read <= depth:
-                raise IllegalProgram(f"{name} ring: {written - read} words between LD and MPE, {depth} fit")
+    def _execute_checked(
+        self, races: RaceDetector, run: _UnitRun, instruction: Instruction, entry: list[int]
+    ) -> int:
+        """Checksum of an instruction whose accesses are found legal; otherwise raise `IllegalProgram`."""
+        unit, state, checksum = run.unit, self.state, 0
+        for giver in instruction.givers:
+            races.take(giver, unit)
+        if instruction.sync:
+            races.access(unit, "", [], [])
+        else:
+            operation = instruction.evaluate(entry, state.token)
+            reads, writes = accesses(unit, operation, state)
+            races.access(unit, f"{unit.name} instruction {instruction.pc}", reads, writes)
+            checksum = run.execute(state, operation)
+            races.check_rings(state)
+        for taker in instruction.takers:
+            races.give(unit, taker)
+        return checksum
 
-    def _blocked(self, unit: Unit) -> str:
-        entry = self._next(unit)
-        assert entry is not None
-        row = self.codes[unit].table[entry[seq.PC]]
-        givers = [g.name for g in Unit if int(row[decode.WAIT]) >> g & 1 and not self.counts[g, unit]]
-        return f"{unit.name} at {int(entry[seq.PC])} waits for {', '.join(givers)}"
-
-
-_OPERATION_FIELDS = {unit: operation_fields(unit) for unit in Unit}
-_ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
-
-
-def _operation(code: decode.UnitCode, entry: np.ndarray, token: int) -> dict[str, int]:
-    """Fields that the unit receives for an entry (see `operation_fields`)."""
-    fields = code.fields[int(entry[seq.PC])]
-    values = {name: fields[name] for name, _ in _OPERATION_FIELDS[code.unit] if name in fields}
-    values["sync"] = int(fields["opcode"] == Opcode.SYNC)
-    for i, name in enumerate(code.counts):
-        values[name] = int(entry[seq.COUNTS + i])
-    for i, name in enumerate(code.buffers):
-        values[name] = int(entry[seq.BUFFERS + i])
-    address = int(entry[seq.WORD])
-    if fields.get("address_register") == Register.TOKEN:
-        address += (token >> fields["address_shift"]) * fields["address_factor"]
-    values["address"] = address & _ADDRESS_MASK
-    values["lane"] = int(entry[seq.LANE])
-    values["position"] = int(entry[seq.POSITION])
-    return values
+    def _complaint(self, stuck: list[_UnitRun]) -> str:
+        """Why these units do not go on."""
+        blocked = []
+        for run in stuck:
+            instruction = run.instructions[run.entries[run.at][0]]
+            missing = [Unit(g).name for g in instruction.givers if not self._counts[run.unit][g]]
+            if not missing:
+                taker = next(t for t in instruction.takers if self._counts[t][run.unit] == _FULL)
+                return f"token overflow from {run.unit.name} at {instruction.pc} to {Unit(taker).name}"
+            blocked.append(f"{run.unit.name} at {instruction.pc} waits for {', '.join(missing)}")
+        return "deadlock: " + "; ".join(blocked)
 
 
-def check_request(program: Program, prompt: list[int], tokens: int) -> None:
+def check_request(
+    program: Program, prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = ()
+) -> None:
     """Refuse a prompt that the program cannot take.
 
     Raises
     ------
     InputError
-        If the prompt is empty, an id is outside the vocabulary, or prompt and answer are longer than the context.
+        If the prompt is empty, an id is outside the vocabulary, prompt and answer are longer than the context,
+        or there are more stop tokens than the processor can compare.
     """
     vocabulary = program.information.get("vocabulary_size")
-    longest = program.information.get("context", program.machine.tokens)
+    longest = min(program.information.get("context", program.machine.tokens), program.machine.tokens)
     if not prompt:
         raise InputError("prompt: expected at least one token")
     if tokens < 1:
         raise InputError(f"tokens: expected at least 1, found {tokens}")
     if len(prompt) + tokens > longest:
-        raise InputError(f"prompt and tokens: {len(prompt)} + {tokens} exceed the program's context of {longest}")
+        raise InputError(
+            f"prompt and tokens: {len(prompt)} + {tokens} exceed the program's context of {longest}"
+        )
+    if len(stop_tokens) > STOP_TOKENS:
+        raise InputError(f"stop tokens: expected at most {STOP_TOKENS}, found {len(stop_tokens)}")
     for position, token in enumerate(prompt):
         if token < 0 or (vocabulary is not None and token >= vocabulary):
-            raise InputError(f"prompt: token id {token} at position {position} is outside 0 to {(vocabulary or 0) - 1}")
+            limit = "" if vocabulary is None else f" to {vocabulary - 1}"
+            raise InputError(
+                f"prompt: token id {token} at position {position} is outside 0{limit}"
+            )

@@ -9,11 +9,11 @@ from collections import deque
 
 import numpy as np
 
-from hw.spec.instructions import Unit
-from hw.spec.machine import MachineSpec
-
 from emulator.accesses import BUFFERS, Range, depths
 from emulator.errors import IllegalProgram
+from emulator.state import MachineState
+from hw.spec.instructions import Unit
+from hw.spec.machine import MachineSpec
 
 
 class RaceDetector:
@@ -27,16 +27,18 @@ class RaceDetector:
 
     def __init__(self, spec: MachineSpec) -> None:
         self.clock = np.zeros((len(Unit), len(Unit)), np.int64)
-        self.tokens: dict[tuple[int, int], deque[np.ndarray]] = {(a, b): deque() for a in Unit for b in Unit}
+        self.tokens: dict[tuple[int, int], deque[np.ndarray]] = {
+            (a, b): deque() for a in Unit for b in Unit
+        }
         self.depth = depths(spec)
         self.written = {name: np.zeros(depth, np.int64) for name, depth in self.depth.items()}
         self.read = {name: np.zeros(depth, np.int64) for name, depth in self.depth.items()}
 
-    def take(self, giver: Unit, taker: Unit) -> None:
+    def take(self, giver: int, taker: int) -> None:
         """`taker` consumes a token of `giver`."""
         np.maximum(self.clock[taker], self.tokens[giver, taker].popleft(), out=self.clock[taker])
 
-    def give(self, giver: Unit, taker: Unit) -> None:
+    def give(self, giver: int, taker: int) -> None:
         """`giver` sends a token at the end of its current instruction."""
         self.tokens[giver, taker].append(self.clock[giver].copy())
 
@@ -46,12 +48,27 @@ class RaceDetector:
         now = self.clock[unit, unit]
         for name, first, count in reads:
             for part in self._parts(name, first, count):
-                self._check(unit, where, name, self.written[name][part], BUFFERS[name].writer, "wrote")
+                self._check(
+                    unit, where, name, self.written[name][part], BUFFERS[name].writer, "wrote"
+                )
                 self.read[name][part] = now
         for name, first, count in writes:
             for part in self._parts(name, first, count):
                 self._check(unit, where, name, self.read[name][part], BUFFERS[name].reader, "read")
                 self.written[name][part] = now
+
+    def check_rings(self, state: MachineState) -> None:
+        """Check that neither ring holds more words than fit, or fewer than none."""
+        spec = state.spec
+        rings = (
+            ("stream", state.stream_write, state.stream_read, spec.stream_words),
+            ("scale", state.scale_write, state.scale_read, spec.scale_words),
+        )
+        for name, written, read, depth in rings:
+            if not 0 <= written - read <= depth:
+                raise IllegalProgram(
+                    f"{name} ring: {written - read} words between LD and MPE, {depth} fit"
+                )
 
     def _parts(self, name: str, first: int, count: int) -> list[slice]:
         depth = self.depth[name]
@@ -62,7 +79,9 @@ class RaceDetector:
             return [slice(first, first + count)]
         return [slice(first, depth), slice(0, first + count - depth)]
 
-    def _check(self, unit: Unit, where: str, name: str, stamps: np.ndarray, other: Unit, did: str) -> None:
+    def _check(
+        self, unit: Unit, where: str, name: str, stamps: np.ndarray, other: Unit, did: str
+    ) -> None:
         latest = stamps.max(initial=0)
         if latest > self.clock[unit, other]:
             raise IllegalProgram(

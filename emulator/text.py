@@ -89,8 +89,8 @@ def parse_prompt(text: ProgramText, prompt: str | None, prompt_ids: str | None) 
     assert prompt_ids is not None
     parts = [part.strip() for part in prompt_ids.split(",")]
     for part in parts:
-        if not (part.isascii() and part.isdigit()):
-            raise InputError(f"--prompt-ids: expected numbers separated by commas, found {part!r}")
+        if not (part.isascii() and part.isdigit() and len(part) < 10):
+            raise InputError(f"--prompt-ids: expected numbers separated by commas, found {ascii(part[:20])}")
     ids = [int(part) for part in parts]
     for position, token in enumerate(ids):
         if token >= text.vocabulary_size:

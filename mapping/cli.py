@@ -19,11 +19,15 @@ def commands() -> list[click.Command]:
 
 
 def _target_option(command: Any) -> Any:
-    return click.option("--target", required=True, help="Bundled target, or a target's YAML file.")(command)
+    return click.option("--target", required=True, help="Bundled target, or a target's YAML file.")(
+        command
+    )
 
 
 def _recipe_option(command: Any) -> Any:
-    return click.option("--recipe", required=True, help="Bundled recipe, or a recipe's YAML file.")(command)
+    return click.option("--recipe", required=True, help="Bundled recipe, or a recipe's YAML file.")(
+        command
+    )
 
 
 @click.command("compile")
@@ -31,7 +35,9 @@ def _recipe_option(command: Any) -> Any:
 @_target_option
 @_recipe_option
 @click.option("--context", type=int, help="Longest sequence, prompt and answer together.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Program file to write.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Program file to write."
+)
 @json_option
 def compile_command(
     model: str, target: str, recipe: str, context: int | None, output: Path, as_json: bool
@@ -67,7 +73,9 @@ def compile_command(
 @click.argument("model")
 @_target_option
 @_recipe_option
-@click.option("--prompt-length", type=int, default=128, show_default=True, help="Tokens of the prompt.")
+@click.option(
+    "--prompt-length", type=int, default=128, show_default=True, help="Tokens of the prompt."
+)
 @click.option("--tokens", type=int, default=128, show_default=True, help="Tokens to generate.")
 @json_option
 def estimate_command(
@@ -87,7 +95,12 @@ def estimate_command(
 @click.command("eval")
 @click.argument("model")
 @_recipe_option
-@click.option("--target", default="small", show_default=True, help="Target on which it is computed bit for bit.")
+@click.option(
+    "--target",
+    default="small",
+    show_default=True,
+    help="Target on which it is computed bit for bit.",
+)
 @click.option("--text", type=click.Path(path_type=Path), help="Text file.")
 @click.option("--token-ids", type=click.Path(path_type=Path), help="JSON list of token ids.")
 @click.option("--context", type=int, default=256, show_default=True, help="Tokens of a window.")
@@ -138,7 +151,12 @@ def eval_command(
     facts |= {f"{name}_nll": result.loss for name, result in losses.items()}
     facts |= {f"{name}_perplexity": result.perplexity for name, result in losses.items()}
     facts["exact_over_float"] = math.exp(losses["exact"].loss - losses["float"].loss)
-    facts |= {"model": loaded.name, "recipe": chosen.name, "target": machine.name, "context": context}
+    facts |= {
+        "model": loaded.name,
+        "recipe": chosen.name,
+        "target": machine.name,
+        "context": context,
+    }
     if as_json:
         print_json(facts)
         return
@@ -159,9 +177,11 @@ def _token_ids(model: "Model", text: Path | None, token_ids: Path | None) -> lis
     assert token_ids is not None
     try:
         ids = json.loads(token_ids.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise InputError(f"{token_ids}: expected a JSON list of token ids") from None
-    if not isinstance(ids, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+    if not isinstance(ids, list) or not all(
+        isinstance(i, int) and not isinstance(i, bool) for i in ids
+    ):
         raise InputError(f"{token_ids}: expected a JSON list of token ids")
     for position, token in enumerate(ids):
         if not 0 <= token < model.config.vocabulary_size:
@@ -173,7 +193,9 @@ def _token_ids(model: "Model", text: Path | None, token_ids: Path | None) -> lis
 
 @click.command("graph")
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it: .png, .svg, .pdf or .dot.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Draw it: .png, .svg, .pdf or .dot."
+)
 def graph_command(model: str, output: Path | None) -> None:
     """Print the graph of MODEL, or draw it."""
     from mapping.frontend.model import load_model
@@ -189,7 +211,9 @@ def graph_command(model: str, output: Path | None) -> None:
 
 @click.command("list")
 @click.argument("what", required=False, type=click.Choice(["targets", "models", "recipes"]))
-@click.option("--template", is_flag=True, help="Print a commented target file to start from (with targets).")
+@click.option(
+    "--template", is_flag=True, help="Print a commented target file to start from (with targets)."
+)
 @json_option
 def list_command(what: str | None, template: bool, as_json: bool) -> None:
     """List bundled targets, models and recipes."""
@@ -216,7 +240,11 @@ def list_command(what: str | None, template: bool, as_json: bool) -> None:
         return
     for kind, rows in chosen.items():
         columns = list(rows[0])
-        print_table(kind, [c.replace("_", " ") for c in columns], [[row[c] for c in columns] for row in rows])
+        print_table(
+            kind,
+            [c.replace("_", " ") for c in columns],
+            [[row[c] for c in columns] for row in rows],
+        )
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:

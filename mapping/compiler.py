@@ -21,7 +21,9 @@ from mapping.packing import compress_model, pack_memory
 from mapping.recipe import Recipe
 
 
-def plan_model(config: ModelConfig, machine: MachineSpec, recipe: Recipe, context: int | None = None) -> Plan:
+def plan_model(
+    config: ModelConfig, machine: MachineSpec, recipe: Recipe, context: int | None = None
+) -> Plan:
     """Lay a model out on a machine.
 
     Parameters
@@ -41,32 +43,53 @@ def plan_model(config: ModelConfig, machine: MachineSpec, recipe: Recipe, contex
     if context < 2:
         raise InputError(f"context: expected at least 2 tokens, found {context}")
     if context > config.maximum_positions:
-        raise InputError(f"context: {context} tokens, the model has {config.maximum_positions} positions")
+        raise InputError(
+            f"context: {context} tokens, the model has {config.maximum_positions} positions"
+        )
     return Plan(config, machine, recipe, context)
 
 
 def lower(plan: Plan) -> dict[Unit, list[int]]:
     """Instruction words of every unit."""
     room = plan.spec.instructions
-    streams = (lower_load(plan), lower_store(plan), lower_matrix(plan), lower_vector(plan), lower_system())
+    streams = (
+        lower_load(plan),
+        lower_store(plan),
+        lower_matrix(plan),
+        lower_vector(plan),
+        lower_system(),
+    )
     return {stream.unit: stream.words(room) for stream in streams}
 
 
 def compile_instructions(plan: Plan) -> Program:
     """A program without weights: all that timing needs."""
-    return Program(plan.spec, lower(plan), np.zeros((0, plan.spec.word_bytes), np.uint8), {"context": plan.context})
+    return Program(
+        plan.spec,
+        lower(plan),
+        np.zeros((0, plan.spec.word_bytes), np.uint8),
+        {"context": plan.context},
+    )
 
 
-def compile_model(model: Model, machine: MachineSpec, recipe: Recipe, context: int | None = None) -> Program:
+def compile_model(
+    model: Model, machine: MachineSpec, recipe: Recipe, context: int | None = None
+) -> Program:
     """The whole program: instructions, packed weights, and what a host needs to know."""
     plan = plan_model(model.config, machine, recipe, context)
     matrices = compress_model(model, plan)
-    return Program(machine, lower(plan), pack_memory(model, plan, matrices), _information(model, recipe, plan))
+    return Program(
+        machine, lower(plan), pack_memory(model, plan, matrices), _information(model, recipe, plan)
+    )
 
 
 def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
     config = model.config
-    bits = [m.format.bits * m.rows * m.columns * s.layers for s in plan.segments for m in s.matrices.values()]
+    bits = [
+        m.format.bits * m.rows * m.columns * s.layers
+        for s in plan.segments
+        for m in s.matrices.values()
+    ]
     information: dict[str, Any] = {
         "model": model.name,
         "synthetic": model.synthetic,

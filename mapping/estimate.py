@@ -26,7 +26,9 @@ def estimate(
         If the model does not fit the target, saying what and by how much; or the lengths are not possible.
     """
     if prompt_length < 1 or tokens < 1:
-        raise InputError(f"prompt length {prompt_length}, tokens {tokens}: expected at least 1 of each")
+        raise InputError(
+            f"prompt length {prompt_length}, tokens {tokens}: expected at least 1 of each"
+        )
     plan = plan_model(config, machine, recipe, prompt_length + tokens)
     program = compile_instructions(plan)
     engine = TimingEngine(program)
@@ -35,7 +37,9 @@ def estimate(
     whole = engine.run(prompt_length, tokens) if tokens > 1 else prefill
     seconds = time.perf_counter() - begun
     decode_cycles = whole.cycles - prefill.cycles
-    decode_bytes = whole.bytes_read + whole.bytes_written - prefill.bytes_read - prefill.bytes_written
+    decode_bytes = (
+        whole.bytes_read + whole.bytes_written - prefill.bytes_read - prefill.bytes_written
+    )
     macs = sum(m.rows * m.columns for m in plan.segments[0].matrices.values()) * config.layers
     macs += plan.head_matrix.rows * plan.head_matrix.columns
     facts: dict[str, Any] = {
@@ -66,7 +70,10 @@ def estimate(
 def weight_bits_per_parameter(plan: Plan) -> float:
     """Memory bits of all weight matrices, scales and padding included, over their number of weights."""
     config, word_bits = plan.config, 8 * plan.spec.word_bytes
-    words = sum(m.words * s.layers for s in plan.segments for m in s.matrices.values()) + plan.head_matrix.words
+    words = (
+        sum(m.words * s.layers for s in plan.segments for m in s.matrices.values())
+        + plan.head_matrix.words
+    )
     hidden, inner = config.hidden_size, config.intermediate_size
     layer = hidden * (2 * config.query_width + 2 * config.key_width + 3 * inner)
     return words * word_bits / (config.layers * layer + config.vocabulary_size * hidden)

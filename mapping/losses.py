@@ -27,18 +27,31 @@ _INT8_POINTS = frozenset({
 """Points of the float reference that become INT8, with one scale a row."""
 
 
-def float_loss(model: Model, ids: list[int], context: int, limit: int | None, progress: Progress | None) -> Evaluation:
+def float_loss(
+    model: Model, ids: list[int], context: int, limit: int | None, progress: Progress | None
+) -> Evaluation:
     """Loss of the float model."""
     reference = FloatReference(model)
-    return evaluate_logits(ids, reference.logits, context_length=context, limit=limit, progress=progress)
+    return evaluate_logits(
+        ids, reference.logits, context_length=context, limit=limit, progress=progress
+    )
 
 
 def compressed_loss(
-    model: Model, plan: Plan, ids: list[int], context: int, limit: int | None, progress: Progress | None
+    model: Model,
+    plan: Plan,
+    ids: list[int],
+    context: int,
+    limit: int | None,
+    progress: Progress | None,
 ) -> Evaluation:
     """Loss with the recipe's weights and INT8 activations and KV cache, otherwise computed in float."""
-    reference = FloatReference(model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize)
-    return evaluate_logits(ids, reference.logits, context_length=context, limit=limit, progress=progress)
+    reference = FloatReference(
+        model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize
+    )
+    return evaluate_logits(
+        ids, reference.logits, context_length=context, limit=limit, progress=progress
+    )
 
 
 def exact_loss(

@@ -22,7 +22,9 @@ def compress_model(model: Model, plan: Plan) -> dict[str, QuantizedMatrix]:
     return matrices
 
 
-def _compress(model: Model, tensor: str, name: str, matrix: MatrixPlan, plan: Plan) -> QuantizedMatrix:
+def _compress(
+    model: Model, tensor: str, name: str, matrix: MatrixPlan, plan: Plan
+) -> QuantizedMatrix:
     return quantize_matrix(arrange(model.tensor(tensor), name, plan), matrix.format)
 
 
@@ -77,7 +79,9 @@ def pack_memory(model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix]) 
         """Rows of FP32, each padded to `stride` words."""
         words = np.zeros((rows.shape[0], stride * plan.spec.lanes), np.float32)
         words[:, : rows.shape[1]] = rows
-        image[base : base + rows.shape[0] * stride] = words.view(np.uint8).reshape(-1, plan.spec.word_bytes)
+        image[base : base + rows.shape[0] * stride] = words.view(np.uint8).reshape(
+            -1, plan.spec.word_bytes
+        )
 
     put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride)
     put(plan.rope, _rope_rows(plan), plan.rope_rows)

@@ -62,7 +62,9 @@ def _half(scales: np.ndarray) -> np.ndarray:
 
 def _round(grouped: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
     lowest = -127 if bits == 8 else -8
-    return np.clip(np.rint(grouped / scales[:, :, None]), lowest, (1 << (bits - 1)) - 1).astype(np.int8)
+    return np.clip(np.rint(grouped / scales[:, :, None]), lowest, (1 << (bits - 1)) - 1).astype(
+        np.int8
+    )
 
 
 def _scales_int8(grouped: np.ndarray) -> np.ndarray:

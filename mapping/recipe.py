@@ -63,7 +63,9 @@ class Recipe:
         """
         for pattern, _ in self.overrides:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in tensors):
-                raise InputError(f"{where}: overrides: {pattern!r} names no weight matrix of the model")
+                raise InputError(
+                    f"{where}: overrides: {pattern!r} names no weight matrix of the model"
+                )
 
 
 def list_recipes() -> list[str]:
@@ -83,7 +85,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     if not path.is_file():
         path = Path(name_or_path)
         if not path.is_file():
-            raise InputError(f"{name_or_path}: no such recipe or file (bundled: {', '.join(list_recipes())})")
+            raise InputError(
+                f"{name_or_path}: no such recipe or file (bundled: {', '.join(list_recipes())})"
+            )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -98,10 +102,14 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
         raise InputError(f"{where}: expected a mapping, found {type(content).__name__}")
     unknown = [name for name in content if name not in _FIELDS]
     if unknown:
-        raise InputError(f"{where}: {shown(unknown[0])}: unknown field (known: {', '.join(sorted(_FIELDS))})")
+        raise InputError(
+            f"{where}: {shown(unknown[0])}: unknown field (known: {', '.join(sorted(_FIELDS))})"
+        )
     for section in ("activations", "kv_cache"):
         if content.get(section, {"bits": 8}) != {"bits": 8}:
-            raise InputError(f"{where}: {section}: expected bits: 8, found {shown(content[section])}")
+            raise InputError(
+                f"{where}: {section}: expected bits: 8, found {shown(content[section])}"
+            )
     for section in ("name", "description"):
         if not isinstance(content.get(section, ""), str):
             raise InputError(f"{where}: {section}: expected text, found {shown(content[section])}")
@@ -130,6 +138,14 @@ def _weight_format(content: Any, where: str) -> WeightFormat:
         raise InputError(f"{where}: bits: expected 4 or 8, found {shown(bits)}")
     if group == "channel":
         return WeightFormat(bits, None)
-    if not isinstance(group, int) or isinstance(group, bool) or group < 8 or group % 8 or group > 4096:
-        raise InputError(f"{where}: group: expected 'channel' or a multiple of 8 up to 4096, found {shown(group)}")
+    if (
+        not isinstance(group, int)
+        or isinstance(group, bool)
+        or group < 8
+        or group % 8
+        or group > 4096
+    ):
+        raise InputError(
+            f"{where}: group: expected 'channel' or a multiple of 8 up to 4096, found {shown(group)}"
+        )
     return WeightFormat(bits, group)

@@ -184,7 +184,7 @@ async def a_run_counts_and_ends(dut: Any, paused: bool) -> None:
     dut.idle.value = 31
     await host.cycles(1)
     last = int(dut.cycle.value)
-    while not dut.interrupt.value:
+    while not dut.irq.value:
         last = int(dut.cycle.value)
         await host.cycles(1)
     dut.idle.value = 0
@@ -200,7 +200,7 @@ async def a_run_counts_and_ends(dut: Any, paused: bool) -> None:
         assert await host.counter(Counter.WAIT + unit) == 3 + 4 - unit
     await host.write(R.CONTROL, 0)
     await host.cycles(1)
-    assert not dut.interrupt.value
+    assert not dut.irq.value
     assert await host.read(R.STATUS) == 2
 
 
@@ -223,7 +223,7 @@ async def errors_stop_the_run(dut: Any) -> None:
         getattr(dut, name).value = 0
         await host.cycles(2)
         assert not dut.running.value, case
-        assert dut.interrupt.value, case
+        assert dut.irq.value, case
         assert await host.read(R.STATUS) == 6, case
         assert await host.read(R.ERROR) == code | unit << 8 | pc << 16, case
 
@@ -251,7 +251,7 @@ async def another_machines_program_is_refused(dut: Any) -> None:
     await host.write(R.PROGRAM_HASH, host.spec.hash ^ 1)
     await host.write(R.CONTROL, 3)
     assert not dut.running.value
-    assert dut.interrupt.value
+    assert dut.irq.value
     assert await host.read(R.STATUS) == 6
     assert await host.read(R.ERROR) == ErrorCode.WRONG_PROGRAM
     await start(host)

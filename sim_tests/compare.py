@@ -96,6 +96,7 @@ def plot_rows(rows: list[Row], title: str, path: Path) -> None:
     bars = left.barh(names, [row.cycles for row in rows], color=colours)
     left.bar_label(bars, [f"{row.cycles:,}" for row in rows], padding=3)
     left.margins(x=0.25)
+    left.locator_params(axis="x", nbins=4)
     left.invert_yaxis()
     left.set(xlabel="cycles")
     shown = [(row, colour) for row, colour in zip(rows, colours, strict=True) if len(row.busy) == len(Unit)]

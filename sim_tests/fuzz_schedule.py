@@ -60,6 +60,8 @@ class Step:
         Token masks.
     optional : bool
         Left out when it carries no token.
+    plain : bool
+        Takes no token that nothing needs.
     """
 
     unit: Unit
@@ -72,6 +74,7 @@ class Step:
     wait: int = 0
     signal: int = 0
     optional: bool = False
+    plain: bool = False
     sources: list["Step"] = field(default_factory=list)
     latest: int = 0
 
@@ -235,7 +238,7 @@ class Scheduler:
             if needed is None:
                 continue
             self._edge(needed, step, level)
-        if derive and not step.optional:
+        if derive and not (step.optional or step.plain):
             for giver in Unit:
                 done = history[giver]
                 if step.wait >> giver & 1 or not done or not self.extra():

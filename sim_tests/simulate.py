@@ -33,6 +33,12 @@ from sim_tests.bench import BenchRunner, port_access
 TOP = "lpu_simulation"
 VERILOG = Path(__file__).parent / "verilog"
 SUPPORT = ("memory_array.v", "trace_writer.sv")
+# Read when they are imported: a file that changes later is not what this process runs.
+HARDWARE_SOURCES = [
+    path.read_text()
+    for path in sorted(Path(hw.__file__).parent.rglob("*"))
+    if path.suffix in {".py", ".v", ".json"} and path.parent.name != "targets"
+]
 ENGINES = ("native", "cocotb")
 SCRIPT_VARIABLE = "OPENLPU_SCRIPT"
 RESULTS_VARIABLE = "OPENLPU_RESULTS"
@@ -205,8 +211,7 @@ def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> P
 
 def simulation_netlist(spec: MachineSpec) -> str:
     """Verilog of processor and memory; kept between runs, for it takes longer to write than to simulate."""
-    sources = sorted(Path(hw.__file__).parent.rglob("*.py")) + sorted(Path(hw.__file__).parent.rglob("*.v"))
-    key = [json.dumps(spec.to_dict()), amaranth.__version__, *(path.read_text() for path in sources)]
+    key = [json.dumps(spec.to_dict()), amaranth.__version__, *HARDWARE_SOURCES]
 
     def build(folder: Path) -> None:
         (folder / "netlist.sv").write_text(convert(Simulation(spec), TOP))

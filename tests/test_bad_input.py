@@ -375,10 +375,16 @@ def test_lengths_that_cannot_be(refuse: Refuse, program: Path, command: str, arg
 # Output that cannot be written.
 
 
-@pytest.mark.parametrize("option", ["--trace", "--plot"])
-def test_no_folder_for_a_trace(refuse: Refuse, program: Path, tmp_path: Path, option: str) -> None:
-    path = tmp_path / "no" / "trace.json"
+@pytest.mark.parametrize("option, name", [("--trace", "t.json"), ("--plot", "t.png"), ("--plot", "t.svg")])
+def test_no_folder_for_a_trace(refuse: Refuse, program: Path, tmp_path: Path, option: str, name: str) -> None:
+    path = tmp_path / "no" / name
     refuse(*run(program, option, path), names=(path, "does not exist"))
+
+
+@pytest.mark.parametrize("name", ["t", "t.json", "t.png.txt"])
+def test_a_picture_that_is_none(refuse: Refuse, program: Path, tmp_path: Path, name: str) -> None:
+    refuse(*run(program, "--plot", tmp_path / name), names=(name, "expected a picture"))
+    refuse("compare", program, "--plot", tmp_path / name, names=(name, "expected a picture"))
 
 
 @pytest.mark.parametrize("command", ["explain"])

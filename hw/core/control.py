@@ -32,7 +32,7 @@ class Control(wiring.Component):
     Members
     -------
     bus : In(axi_lite())
-    interrupt : Out(1)
+    irq : Out(1)
         A run has ended and the interrupt is enabled.
     start, running, cycle : Out(1), Out(1), Out(48)
         Cycle 0 of a run; the cycles from 1 to its end; number of the cycle.
@@ -59,7 +59,7 @@ class Control(wiring.Component):
     """
 
     bus: wiring.PureInterface
-    interrupt: Value
+    irq: Value
     start: Value
     running: Value
     cycle: Value
@@ -93,7 +93,7 @@ class Control(wiring.Component):
         }
         super().__init__({
             "bus": In(axi_lite()),
-            "interrupt": Out(1),
+            "irq": Out(1),
             "start": Out(1),
             "running": Out(1),
             "cycle": Out(CYCLE_BITS),
@@ -161,7 +161,7 @@ class Control(wiring.Component):
             registers[ControlRegister.STOP_TOKEN + 4 * i] = (token, token, True)
         writable = {ControlRegister.CONTROL, ControlRegister.INSTRUCTION_DATA}
         self._registers(m, slave, registers, {int(r) for r in writable})
-        m.d.comb += [self.start.eq(begin), self.interrupt.eq(done & interrupt_enable)]
+        m.d.comb += [self.start.eq(begin), self.irq.eq(done & interrupt_enable)]
         return m
 
     def _registers(

@@ -201,7 +201,7 @@ class Processor(wiring.Component):
             for port, (name, member) in memory_ports(self.spec, channel).items():
                 side = reads if name in axi_read(self.spec.bus_bytes).members else writes
                 _join(m, getattr(self, port), getattr(side, name), member)
-        m.d.comb += self.irq.eq(control.interrupt)
+        m.d.comb += self.irq.eq(control.irq)
         if self.trace:
             m.d.comb += self.trace_start.eq(control.start)
 

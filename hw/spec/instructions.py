@@ -152,7 +152,9 @@ def count_fields(name: str, doc: str) -> list[Field]:
 
 def memory_fields() -> list[Field]:
     """Fields of a memory address, in words: base + (register >> shift) * factor + sum of index * stride."""
-    strides = [Field(f"address_stride{i}", 28, f"words a round of loop {i}") for i in range(LOOP_DEPTH)]
+    strides = [
+        Field(f"address_stride{i}", 28, f"words a round of loop {i}") for i in range(LOOP_DEPTH)
+    ]
     return [
         Field("address_base", 28, "memory address, in words"),
         Field("address_register", 3, "run-time register"),
@@ -180,7 +182,10 @@ HEADER = [
 ]
 CONTROL: dict[Opcode, list[Field]] = {
     Opcode.SYNC: [],
-    Opcode.LOOP: [Field("target", 12, "first instruction behind the loop"), *count_fields("count", "rounds")],
+    Opcode.LOOP: [
+        Field("target", 12, "first instruction behind the loop"),
+        *count_fields("count", "rounds"),
+    ],
     Opcode.END_LOOP: [Field("target", 12, "first instruction of the body")],
     Opcode.BRANCH: [
         Field("target", 12, "instruction to go to"),
@@ -222,7 +227,11 @@ EXECUTE: dict[Unit, list[Field]] = {
         Field("scaled", 1, "multiply each group's sum by its scale"),
         Field("first", 1, "clear the accumulators"),
         Field("last", 1, "write results"),
-        Field("pop", 1, "advance the rings behind what was read; 0: the next instruction reads it again"),
+        Field(
+            "pop",
+            1,
+            "advance the rings behind what was read; 0: the next instruction reads it again",
+        ),
         Field("group_steps", 12, "steps of a scale group"),
         *count_fields("blocks", "blocks of matrix_rows outputs"),
         *count_fields("steps", "steps along K"),
@@ -243,7 +252,9 @@ EXECUTE: dict[Unit, list[Field]] = {
         Field("c_constant", 32, "FP32 constant of C"),
         *buffer_fields("d", "row (entry) written first; ARGMAX: index of the first element"),
         Field("d_pitch", 16, "rows (entries) from row to row"),
-        Field("reduce_entry", 10, "scalar file entry of the first row's reduction; next rows follow"),
+        Field(
+            "reduce_entry", 10, "scalar file entry of the first row's reduction; next rows follow"
+        ),
         Field("restart", 1, "ARGMAX: forget the earlier maximum"),
     ],
     Unit.SYS: [],
@@ -285,7 +296,9 @@ def encode(unit: Unit, opcode: Opcode, **values: int) -> int:
     for field in instruction_fields(unit, opcode):
         value = int(values.pop(field.name, 0))
         if not 0 <= value < 1 << field.width:
-            raise ValueError(f"{unit.name} {opcode.name}: {field.name} = {value} needs more than {field.width} bits")
+            raise ValueError(
+                f"{unit.name} {opcode.name}: {field.name} = {value} needs more than {field.width} bits"
+            )
         word |= value << position
         position += field.width
     if values:
@@ -344,6 +357,17 @@ def operation_fields(unit: Unit) -> list[tuple[str, int]]:
 
 
 def _is_operand_part(unit: Unit, operand: str, part: str) -> bool:
-    parts = {"register", "offset", "shift", "scale", "level", "step", "level0", "stride0", "level1", "stride1"}
+    parts = {
+        "register",
+        "offset",
+        "shift",
+        "scale",
+        "level",
+        "step",
+        "level0",
+        "stride0",
+        "level1",
+        "stride1",
+    }
     names = {field.name for field in EXECUTE[unit]}
     return part in parts and (f"{operand}_cap" in names or f"{operand}_base" in names)

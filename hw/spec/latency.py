@@ -36,7 +36,9 @@ VECTOR_REDUCE_CYCLES = 3
 
 def matrix_latency(spec: MachineSpec) -> int:
     """Cycles of an MPE instruction beyond its blocks and the last drain."""
-    return MATRIX_INPUT_CYCLES + MATRIX_SUM_CYCLES + FROM_INTEGER_LATENCY + FLOAT_MULTIPLY_LATENCY + 1
+    return (
+        MATRIX_INPUT_CYCLES + MATRIX_SUM_CYCLES + FROM_INTEGER_LATENCY + FLOAT_MULTIPLY_LATENCY + 1
+    )
 
 
 def vector_tree_cycles(spec: MachineSpec) -> int:

@@ -233,19 +233,33 @@ def check_machine(spec: MachineSpec, where: str) -> MachineSpec:
     if spec.drain_lanes > spec.lanes:
         fail("drain_lanes", f"at most the {spec.lanes} lanes", spec.drain_lanes)
     if spec.burst_beats * spec.bus_bytes > 4096:
-        fail("burst_beats", f"bursts of at most 4096 bytes: {4096 // spec.bus_bytes} beats", spec.burst_beats)
+        fail(
+            "burst_beats",
+            f"bursts of at most 4096 bytes: {4096 // spec.bus_bytes} beats",
+            spec.burst_beats,
+        )
     if memory.row_words < spec.burst_beats:
         fail("memory.row_words", f"at least burst_beats ({spec.burst_beats})", memory.row_words)
     if memory.words < spec.burst_beats:
         fail("memory.words", f"at least burst_beats ({spec.burst_beats})", memory.words)
     if memory.beat_numerator > memory.beat_denominator:
-        fail("memory.beat_numerator", f"at most beat_denominator ({memory.beat_denominator})", memory.beat_numerator)
+        fail(
+            "memory.beat_numerator",
+            f"at most beat_denominator ({memory.beat_denominator})",
+            memory.beat_numerator,
+        )
     # A burst must not reach past the refresh behind the next one, whatever is under way before it.
     ahead = spec.burst_beats * (spec.read_outstanding + spec.write_outstanding)
     ahead = ahead * memory.beat_denominator // memory.beat_numerator + memory.read_latency
-    ahead += (spec.read_outstanding + spec.write_outstanding) * (memory.activate + memory.turnaround)
+    ahead += (spec.read_outstanding + spec.write_outstanding) * (
+        memory.activate + memory.turnaround
+    )
     if memory.refresh_interval <= memory.refresh_cycles + ahead:
-        fail("memory.refresh_interval", f"more than {memory.refresh_cycles + ahead}", memory.refresh_interval)
+        fail(
+            "memory.refresh_interval",
+            f"more than {memory.refresh_cycles + ahead}",
+            memory.refresh_interval,
+        )
     return spec
 
 
@@ -286,7 +300,10 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
     return values
 
 
-_KINDS: dict[str, tuple[type, str]] = {"name": (str, "a name"), "memory": (dict, "a mapping of fields")}
+_KINDS: dict[str, tuple[type, str]] = {
+    "name": (str, "a name"),
+    "memory": (dict, "a mapping of fields"),
+}
 
 
 def _shown(value: object) -> str:

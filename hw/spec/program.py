@@ -54,7 +54,9 @@ class Program:
     @property
     def instruction_bytes(self) -> int:
         """Bytes of all instructions, as the sequencers hold them."""
-        return sum(len(words) * instruction_bits(unit) // 8 for unit, words in self.instructions.items())
+        return sum(
+            len(words) * instruction_bits(unit) // 8 for unit, words in self.instructions.items()
+        )
 
 
 def program_bytes(program: Program) -> bytes:
@@ -109,10 +111,14 @@ def load_program(path: Path, machine: MachineSpec | None = None) -> Program:
         raise InputError(f"{path}: checksum: the file is corrupted or truncated")
     header = _parse_header(body[_PREFIX.size : _PREFIX.size + header_bytes], str(path))
     if header["encoding"] != ENCODING_VERSION:
-        raise InputError(f"{path}: encoding: expected {ENCODING_VERSION}, found {header['encoding']!r}")
+        raise InputError(
+            f"{path}: encoding: expected {ENCODING_VERSION}, found {header['encoding']!r}"
+        )
     spec = machine_from_dict(header["machine"], f"{path}: machine")
     if header["machine_hash"] != spec.hash:
-        raise InputError(f"{path}: machine_hash: expected {spec.hash}, that of its machine, found {header['machine_hash']!r}")
+        raise InputError(
+            f"{path}: machine_hash: expected {spec.hash}, that of its machine, found {header['machine_hash']!r}"
+        )
     if machine is not None and machine.hash != spec.hash:
         raise InputError(
             f"{path}: compiled for machine {spec.name} ({spec.hash:#010x}), not {machine.name} ({machine.hash:#010x})"
@@ -135,7 +141,13 @@ def _parse_header(text: bytes, where: str) -> dict[str, Any]:
         header = json.loads(text)
     except (ValueError, RecursionError):
         raise InputError(f"{where}: header: expected JSON") from None
-    kinds = {"encoding": int, "machine_hash": int, "machine": dict, "sections": list, "information": dict}
+    kinds = {
+        "encoding": int,
+        "machine_hash": int,
+        "machine": dict,
+        "sections": list,
+        "information": dict,
+    }
     if not isinstance(header, dict):
         raise InputError(f"{where}: header: expected a mapping of fields")
     for name, kind in kinds.items():
@@ -146,12 +158,22 @@ def _parse_header(text: bytes, where: str) -> dict[str, Any]:
 
 def _check_information(information: dict[str, Any], where: str) -> None:
     """What a host relies on; all of it may be absent."""
-    kinds = {"vocabulary_size": int, "context": int, "stop_tokens": list, "regions": dict, "tokenizer": str}
+    kinds = {
+        "vocabulary_size": int,
+        "context": int,
+        "stop_tokens": list,
+        "regions": dict,
+        "tokenizer": str,
+    }
     for name, kind in kinds.items():
         value = information.get(name, kind())
-        fits = type(value) is kind and (kind is not list or all(type(item) is int for item in value))
+        fits = type(value) is kind and (
+            kind is not list or all(type(item) is int for item in value)
+        )
         if not fits:
-            raise InputError(f"{where}: information: {name}: expected {kind.__name__}, found {type(value).__name__}")
+            raise InputError(
+                f"{where}: information: {name}: expected {kind.__name__}, found {type(value).__name__}"
+            )
 
 
 def _parse_sections(listed: list[Any], content: bytes, where: str) -> dict[str, bytes]:
@@ -164,7 +186,9 @@ def _parse_sections(listed: list[Any], content: bytes, where: str) -> dict[str, 
                 sections[name] = content[position : position + length]
                 position += length
             case _:
-                raise InputError(f"{where}: header: sections: expected names and lengths within the file")
+                raise InputError(
+                    f"{where}: header: sections: expected names and lengths within the file"
+                )
     names = [*(unit.name for unit in Unit), "memory"]
     if sorted(sections) != sorted(names) or position != len(content):
         raise InputError(f"{where}: header: sections: expected {', '.join(names)} and nothing else")
@@ -173,7 +197,9 @@ def _parse_sections(listed: list[Any], content: bytes, where: str) -> dict[str, 
 
 def _check_section(path: Path, name: str, length: int, item: int, room: int) -> None:
     if length % item or length > room * item:
-        raise InputError(f"{path}: {name}: expected at most {room} items of {item} bytes, found {length} bytes")
+        raise InputError(
+            f"{path}: {name}: expected at most {room} items of {item} bytes, found {length} bytes"
+        )
 
 
 def _split(content: bytes, width: int) -> list[int]:

@@ -71,7 +71,10 @@ class ErrorCode(enum.IntEnum):
 
 def counters() -> list[tuple[str, int]]:
     """Name and number of every performance counter."""
-    result = [(c.name.lower(), int(c)) for c in (Counter.CYCLES, Counter.BYTES_READ, Counter.BYTES_WRITTEN)]
+    result = [
+        (c.name.lower(), int(c))
+        for c in (Counter.CYCLES, Counter.BYTES_READ, Counter.BYTES_WRITTEN)
+    ]
     result += [(f"busy_{u.name.lower()}", Counter.BUSY + u) for u in Unit]
     result += [(f"wait_{u.name.lower()}", Counter.WAIT + u) for u in Unit]
     return result

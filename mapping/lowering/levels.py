@@ -1,7 +1,6 @@
 """Loop levels that the units of a compiled program agree on, and counts that follow POSITION."""
 
 from hw.spec.instructions import Register
-
 from mapping.lowering.assembler import Count
 from mapping.lowering.plan import Plan
 
@@ -22,7 +21,9 @@ def sequence_length() -> Count:
 def key_tiles(plan: Plan) -> Count:
     """Tiles of keys that hold POSITION + 1 tokens."""
     tokens = plan.key_tile_blocks * plan.spec.matrix_rows
-    return Count(cap=UNBOUNDED, offset=tokens, register=Register.POSITION, shift=tokens.bit_length() - 1)
+    return Count(
+        cap=UNBOUNDED, offset=tokens, register=Register.POSITION, shift=tokens.bit_length() - 1
+    )
 
 
 def key_blocks(plan: Plan, scale: int = 1) -> Count:
@@ -43,5 +44,9 @@ def value_steps(plan: Plan, scale: int = 1) -> Count:
     """Steps along the tokens of a block of values, times `scale`."""
     elements = plan.spec.step_elements(8)
     return Count(
-        cap=UNBOUNDED, offset=elements, register=Register.POSITION, shift=elements.bit_length() - 1, scale=scale
+        cap=UNBOUNDED,
+        offset=elements,
+        register=Register.POSITION,
+        shift=elements.bit_length() - 1,
+        scale=scale,
     )

@@ -1,9 +1,17 @@
 """LD's instruction stream: weights, keys and values in the order of use, vectors for the vector unit."""
 
 from hw.spec.instructions import Condition, Destination, Register, Unit
-
 from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, tiled, units
-from mapping.lowering.levels import HEAD, HEAD_TILE, LAYER, PART, TILE, key_blocks, key_tiles, value_steps
+from mapping.lowering.levels import (
+    HEAD,
+    HEAD_TILE,
+    LAYER,
+    PART,
+    TILE,
+    key_blocks,
+    key_tiles,
+    value_steps,
+)
 from mapping.lowering.plan import LAYER_MATRICES, MatrixPlan, Plan, Segment
 
 _MPE, _SFU, _ST = units(Unit.MPE), units(Unit.SFU), units(Unit.ST)
@@ -27,7 +35,14 @@ def lower_load(plan: Plan) -> Assembler:
 
 
 def _input(
-    a: Assembler, plan: Plan, name: str, address: Address, words: int, wait: int = 0, signal: int = 0, random: int = 0
+    a: Assembler,
+    plan: Plan,
+    name: str,
+    address: Address,
+    words: int,
+    wait: int = 0,
+    signal: int = 0,
+    random: int = 0,
 ) -> None:
     a.execute(
         wait,
@@ -57,7 +72,9 @@ def _norm(a: Assembler, plan: Plan, segment: Segment, name: str) -> None:
     _input(a, plan, name, address, plan.hidden_rows, wait=_SFU, signal=_SFU)
 
 
-def _matrix(a: Assembler, matrix: MatrixPlan, base: int, strides: dict[int, int], level: int) -> None:
+def _matrix(
+    a: Assembler, matrix: MatrixPlan, base: int, strides: dict[int, int], level: int
+) -> None:
     """Tiles of a matrix: the scales of a tile, then its weights."""
     tile, blocks = matrix.tile_blocks, matrix.blocks
     scale_words = tiled(blocks * matrix.block_scale_words, tile * matrix.block_scale_words, level)
@@ -69,7 +86,9 @@ def _matrix(a: Assembler, matrix: MatrixPlan, base: int, strides: dict[int, int]
         _ring(a, Destination.STREAM, Address(scale_end, strides), words, signal=_MPE)
 
 
-def _ring(a: Assembler, ring: Destination, address: Address, words: Count, wait: int = 0, signal: int = 0) -> None:
+def _ring(
+    a: Assembler, ring: Destination, address: Address, words: Count, wait: int = 0, signal: int = 0
+) -> None:
     a.execute(wait, signal, destination=int(ring), **address.fields(), **words.fields("length"))
 
 
@@ -80,24 +99,32 @@ def _attention(a: Assembler, plan: Plan, segment: Segment) -> None:
     heads = fixed(plan.config.kv_heads)
     lanes = plan.spec.lanes
     scale_words = Count(
-        cap=plan.context_rows, offset=lanes, register=Register.POSITION, shift=lanes.bit_length() - 1
+        cap=plan.context_rows,
+        offset=lanes,
+        register=Register.POSITION,
+        shift=lanes.bit_length() - 1,
     )
     a.sync(wait=_ST | _SFU)
     with a.loop(heads):
         for name in ("key_scale", "value_scale"):
             a.execute(
                 destination=int(Destination.INPUT),
-                **Address(cache + plan.cache_offsets[name], layer | {HEAD: plan.context_rows}).fields(),
+                **Address(
+                    cache + plan.cache_offsets[name], layer | {HEAD: plan.context_rows}
+                ).fields(),
                 **scale_words.fields("length"),
                 **Place(plan.input.taken[name][0], {HEAD: plan.context_rows}).fields("buffer"),
             )
     a.sync(signal=_SFU)
     with a.loop(heads), a.loop(key_tiles(plan)):
         tile_words = plan.key_tile_blocks * plan.key_block_words
-        address = Address(cache + plan.cache_offsets["key"], layer | {HEAD: plan.key_head, PART: tile_words})
+        address = Address(
+            cache + plan.cache_offsets["key"], layer | {HEAD: plan.key_head, PART: tile_words}
+        )
         _ring(a, Destination.STREAM, address, key_blocks(plan, plan.key_block_words), _MPE, _MPE)
     with a.loop(heads), a.loop(fixed(plan.head_blocks)):
         address = Address(
-            cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_head, PART: plan.value_words}
+            cache + plan.cache_offsets["value"],
+            layer | {HEAD: plan.value_head, PART: plan.value_words},
         )
         _ring(a, Destination.STREAM, address, value_steps(plan, plan.spec.step_words), _MPE, _MPE)

@@ -1,7 +1,6 @@
 """MPE's instruction stream: the matrix products of every layer and of the output head."""
 
 from hw.spec.instructions import Condition, Unit
-
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import HEAD, HEAD_TILE, PART, TILE, key_blocks, key_tiles, value_steps
 from mapping.lowering.plan import CREDITS, MatrixPlan, Plan, Segment
@@ -48,8 +47,12 @@ def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
     a.sync(signal=_SFU)
 
 
-def _place(plan: Plan, buffer: str, name: str, offset: int = 0, strides: dict[int, int] | None = None) -> Place:
-    start = {"activation": plan.activation, "result": plan.result, "scale": plan.matrix_scales}[buffer].taken[name][0]
+def _place(
+    plan: Plan, buffer: str, name: str, offset: int = 0, strides: dict[int, int] | None = None
+) -> Place:
+    start = {"activation": plan.activation, "result": plan.result, "scale": plan.matrix_scales}[
+        buffer
+    ].taken[name][0]
     if buffer == "activation":
         start = start * plan.spec.lanes // 4
     return Place(start + offset, strides or {})
@@ -74,7 +77,15 @@ def _product(a: Assembler, wide: bool, group_steps: int, blocks: Count, steps: C
     )
 
 
-def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, result: str, level: int, signal: int = 0) -> None:
+def _matrix(
+    a: Assembler,
+    plan: Plan,
+    matrix: MatrixPlan,
+    activation: str,
+    result: str,
+    level: int,
+    signal: int = 0,
+) -> None:
     rows = plan.spec.matrix_rows // plan.spec.lanes
     with a.loop(fixed(matrix.tiles)):
         _product(
@@ -93,7 +104,11 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
 
 def _scores(a: Assembler, plan: Plan) -> None:
     """Every query head of a group times the keys of its KV head, tile by tile."""
-    heads, groups, rows = plan.config.kv_heads, plan.groups, plan.spec.matrix_rows // plan.spec.lanes
+    heads, groups, rows = (
+        plan.config.kv_heads,
+        plan.groups,
+        plan.spec.matrix_rows // plan.spec.lanes,
+    )
     with a.loop(fixed(heads)), a.loop(key_tiles(plan)):
         for g in range(groups):
             last = g == groups - 1
@@ -116,7 +131,11 @@ def _scores(a: Assembler, plan: Plan) -> None:
 
 def _values(a: Assembler, plan: Plan) -> None:
     """Every query head's probabilities times the values of its KV head, block by block of dimensions."""
-    heads, groups, rows = plan.config.kv_heads, plan.groups, plan.spec.matrix_rows // plan.spec.lanes
+    heads, groups, rows = (
+        plan.config.kv_heads,
+        plan.groups,
+        plan.spec.matrix_rows // plan.spec.lanes,
+    )
     with a.loop(fixed(heads)), a.loop(fixed(plan.head_blocks)):
         for g in range(groups):
             last = g == groups - 1
@@ -126,8 +145,20 @@ def _values(a: Assembler, plan: Plan) -> None:
                 0,
                 fixed(1),
                 value_steps(plan),
-                _place(plan, "activation", "p", g * heads * plan.context // 4, {HEAD: plan.context // 4}),
-                _place(plan, "result", "attention", g * heads * plan.head_rows, {HEAD: plan.head_rows, PART: rows}),
+                _place(
+                    plan,
+                    "activation",
+                    "p",
+                    g * heads * plan.context // 4,
+                    {HEAD: plan.context // 4},
+                ),
+                _place(
+                    plan,
+                    "result",
+                    "attention",
+                    g * heads * plan.head_rows,
+                    {HEAD: plan.head_rows, PART: rows},
+                ),
                 _place(plan, "scale", "p", g * heads, {HEAD: 1}),
                 pop=last,
                 wait=0 if g else _LD,

@@ -68,7 +68,11 @@ class MatrixPlan:
     def words(self) -> int:
         """Memory words: full tiles, and a last one whose scales take as much room as those of a full one."""
         last = self.blocks - (self.tiles - 1) * self.tile_blocks
-        return (self.tiles - 1) * self.tile_words + self.tile_blocks * self.block_scale_words + last * self.block_words
+        return (
+            (self.tiles - 1) * self.tile_words
+            + self.tile_blocks * self.block_scale_words
+            + last * self.block_words
+        )
 
     @property
     def tile_words(self) -> int:
@@ -76,7 +80,9 @@ class MatrixPlan:
         return self.tile_blocks * (self.block_words + self.block_scale_words)
 
 
-def plan_matrix(spec: MachineSpec, name: str, rows: int, columns: int, format: WeightFormat) -> MatrixPlan:
+def plan_matrix(
+    spec: MachineSpec, name: str, rows: int, columns: int, format: WeightFormat
+) -> MatrixPlan:
     """Cut a matrix into tiles.
 
     Raises
@@ -89,7 +95,9 @@ def plan_matrix(spec: MachineSpec, name: str, rows: int, columns: int, format: W
     steps = round_up(columns, group) // elements
     group_steps = group // elements
     block_words, scale_words = spec.step_words * steps, steps // group_steps
-    room = min(spec.stream_words // CREDITS // block_words, spec.scale_words // CREDITS // scale_words)
+    room = min(
+        spec.stream_words // CREDITS // block_words, spec.scale_words // CREDITS // scale_words
+    )
     blocks = -(-rows // spec.matrix_rows)
     if room == 0:
         raise InputError(
@@ -97,9 +105,20 @@ def plan_matrix(spec: MachineSpec, name: str, rows: int, columns: int, format: W
             f"{CREDITS * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
         )
     if group_steps >= 1 << 12:
-        raise InputError(f"{name}: {columns} inputs in one scale group: at most {elements * 4095} are possible")
+        raise InputError(
+            f"{name}: {columns} inputs in one scale group: at most {elements * 4095} are possible"
+        )
     return MatrixPlan(
-        name, rows, columns, format, blocks, steps, group_steps, min(room, blocks), block_words, scale_words
+        name,
+        rows,
+        columns,
+        format,
+        blocks,
+        steps,
+        group_steps,
+        min(room, blocks),
+        block_words,
+        scale_words,
     )
 
 
@@ -172,7 +191,9 @@ class Plan:
         Longest sequence, prompt and answer together (rounded up here).
     """
 
-    def __init__(self, config: ModelConfig, spec: MachineSpec, recipe: Recipe, context: int) -> None:
+    def __init__(
+        self, config: ModelConfig, spec: MachineSpec, recipe: Recipe, context: int
+    ) -> None:
         self.config, self.spec = config, spec
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
         self.half = round_up(config.head_dim // 2, granule)
@@ -187,10 +208,14 @@ class Plan:
         block_words = spec.step_words * self.head // spec.step_elements(8)
         key_room = spec.stream_words // CREDITS // block_words
         if key_room == 0:
-            raise InputError(f"target {spec.name}: stream_words: a key block needs {CREDITS * block_words}, the target has {spec.stream_words}")
+            raise InputError(
+                f"target {spec.name}: stream_words: a key block needs {CREDITS * block_words}, the target has {spec.stream_words}"
+            )
         self.key_block_words = block_words
         tokens = max(rows, granule, lanes)
-        self.key_tile_blocks = min(1 << (key_room.bit_length() - 1), max(1, round_up(context, tokens) // rows))
+        self.key_tile_blocks = min(
+            1 << (key_room.bit_length() - 1), max(1, round_up(context, tokens) // rows)
+        )
         self.key_tile_blocks = 1 << (self.key_tile_blocks.bit_length() - 1)
         self.context = round_up(context, max(tokens, self.key_tile_blocks * rows))
         self.context_rows = self.context // lanes
@@ -201,7 +226,9 @@ class Plan:
                 f"the target has {spec.stream_words}"
             )
         if self.context > spec.tokens:
-            raise InputError(f"target {spec.name}: tokens: the context is {self.context}, the target has {spec.tokens}")
+            raise InputError(
+                f"target {spec.name}: tokens: the context is {self.context}, the target has {spec.tokens}"
+            )
         self._plan_memory(recipe)
         self._plan_buffers()
 
@@ -228,13 +255,18 @@ class Plan:
         burst = spec.burst_beats
         row = self.hidden_rows
         # Every embedding row must split into bursts alike, whatever the token: timing does not depend on data.
-        self.embedding_stride = 1 << (row - 1).bit_length() if row <= burst else round_up(row, burst)
-        self.embedding = memory.take("embedding", config.vocabulary_size * self.embedding_stride, burst)
+        self.embedding_stride = (
+            1 << (row - 1).bit_length() if row <= burst else round_up(row, burst)
+        )
+        self.embedding = memory.take(
+            "embedding", config.vocabulary_size * self.embedding_stride, burst
+        )
         self.rope_rows = 2 * self.head_rows
         self.rope = memory.take("rope", self.context * self.rope_rows, burst)
         self.segments: list[Segment] = []
         formats = [
-            tuple(recipe.format_of(f"layers.{i}.{name}") for name in LAYER_MATRICES) for i in range(config.layers)
+            tuple(recipe.format_of(f"layers.{i}.{name}") for name in LAYER_MATRICES)
+            for i in range(config.layers)
         ]
         first = 0
         for layer in range(1, config.layers + 1):
@@ -242,7 +274,9 @@ class Plan:
                 self.segments.append(self._segment(first, layer - first, formats[first]))
                 first = layer
         self.norm = memory.take("norm", row, burst)
-        self.head_matrix = plan_matrix(spec, "lm_head", *self.matrix_shape("lm_head"), recipe.format_of("lm_head"))
+        self.head_matrix = plan_matrix(
+            spec, "lm_head", *self.matrix_shape("lm_head"), recipe.format_of("lm_head")
+        )
         self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
         self.value_head = self.head_blocks * self.value_words
@@ -268,7 +302,9 @@ class Plan:
         places = {"input_layernorm": offsets.take("input_layernorm", self.hidden_rows, burst)}
         for name in LAYER_MATRICES:
             if name == "mlp.gate_proj":
-                places["post_attention_layernorm"] = offsets.take("post_attention_layernorm", self.hidden_rows, burst)
+                places["post_attention_layernorm"] = offsets.take(
+                    "post_attention_layernorm", self.hidden_rows, burst
+                )
             places[name] = offsets.take(name, matrices[name].words)
         stride = round_up(offsets.used, burst)
         base = self.memory.take(f"layers.{first}-{first + layers - 1}", layers * stride, burst)
@@ -294,8 +330,14 @@ class Plan:
             "down": round_up(row, blocks), "logits": self.head_matrix.blocks * blocks,
         })  # fmt: skip
         # Activations end at a multiple of the longest group: padding is read (times zero weights), never written.
-        group = max(m.group_steps * spec.step_elements(m.format.bits) for s in self.segments for m in s.matrices.values())
-        group = max(group, self.head_matrix.group_steps * spec.step_elements(self.head_matrix.format.bits))
+        group = max(
+            m.group_steps * spec.step_elements(m.format.bits)
+            for s in self.segments
+            for m in s.matrices.values()
+        )
+        group = max(
+            group, self.head_matrix.group_steps * spec.step_elements(self.head_matrix.format.bits)
+        )
 
         def padded(rows: int) -> int:
             return round_up(rows * spec.lanes, group) // spec.lanes + spec.granule // spec.lanes
@@ -304,7 +346,12 @@ class Plan:
             "norm": padded(row), "q": heads * self.head_rows, "p": heads * context,
             "attention": padded(heads * self.head_rows), "ffn": padded(self.ffn_rows),
         })  # fmt: skip
-        store = {"k": kv_heads * self.head, "v": kv_heads * self.head, "key_scale": 4 * kv_heads, "value_scale": 4 * kv_heads}
+        store = {
+            "k": kv_heads * self.head,
+            "v": kv_heads * self.head,
+            "key_scale": 4 * kv_heads,
+            "value_scale": 4 * kv_heads,
+        }
         self.store = Regions("store_rows * matrix_rows", spec.store_rows * spec.matrix_rows)
         for name, length in store.items():
             self.store.take(name, length, max(spec.lanes, spec.matrix_rows, 4))

@@ -1,7 +1,6 @@
 """ST's instruction stream: the new key, value and their scales of every layer."""
 
 from hw.spec.instructions import Pattern, Register, Unit
-
 from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
 from mapping.lowering.levels import LAYER
 from mapping.lowering.plan import Plan, Segment
@@ -41,7 +40,16 @@ def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
 
     store("key", "k", Pattern.COLUMN, rows, plan.key_block_words, heads, plan.key_head, plan.head // 4,
           plan.head // elements, wait=units(Unit.SFU))  # fmt: skip
-    store("value", "v", Pattern.SPREAD, elements, spec.step_words, heads * plan.head_blocks, plan.value_words, rows // 4)
+    store(
+        "value",
+        "v",
+        Pattern.SPREAD,
+        elements,
+        spec.step_words,
+        heads * plan.head_blocks,
+        plan.value_words,
+        rows // 4,
+    )
     store("key_scale", "key_scale", Pattern.SCALAR, lanes, 1, heads, plan.context_rows, 1)
     store("value_scale", "value_scale", Pattern.SCALAR, lanes, 1, heads, plan.context_rows, 1,
           signal=units(Unit.LD, Unit.SFU))  # fmt: skip

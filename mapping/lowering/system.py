@@ -1,7 +1,6 @@
 """SYS's instruction stream: a token for every step."""
 
 from hw.spec.instructions import Unit
-
 from mapping.lowering.assembler import Assembler, units
 
 

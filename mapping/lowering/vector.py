@@ -4,7 +4,6 @@ import math
 
 from hw.spec.functions import Function
 from hw.spec.instructions import Condition, Reduce, Source, Target, Unit
-
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import HEAD_TILE, sequence_length
 from mapping.lowering.plan import INPUT_CREDITS, Plan, Regions, Segment
@@ -43,7 +42,9 @@ class _Lowering:
 
     # Operands by region name.
 
-    def _buffer(self, source: Source, regions: Regions, name: str, offset: int = 0, pitch: int = 0) -> Operand:
+    def _buffer(
+        self, source: Source, regions: Regions, name: str, offset: int = 0, pitch: int = 0
+    ) -> Operand:
         return Operand(source, Place(regions.taken[name][0] + offset), pitch)
 
     def _input(self, name: str, offset: int = 0, pitch: int = 0) -> Operand:
@@ -82,7 +83,9 @@ class _Lowering:
         self._value()
         self._query()
         self._softmax()
-        self._quantize(self._result("attention"), self.all_heads, "attention", wait=_MPE, signal=_MPE)
+        self._quantize(
+            self._result("attention"), self.all_heads, "attention", wait=_MPE, signal=_MPE
+        )
         self._residual("o")
         self._norm("post_attention_layernorm")
         self._silu()
@@ -120,8 +123,20 @@ class _Lowering:
         p, one = self.program, fixed(1)
         config = self.plan.config
         p.scalar(self._scalar("amax"), function=Function.RECIPROCAL, to=self._entry("a"))
-        p.apply(self.hidden, self._vector("x"), self._scalar("a"), target=Target.VECTOR, d=self._vector("t").place)
-        p.apply(self.hidden, self._vector("t"), self._vector("t"), reduce=Reduce.SUM, entry=self._entry("b"))
+        p.apply(
+            self.hidden,
+            self._vector("x"),
+            self._scalar("a"),
+            target=Target.VECTOR,
+            d=self._vector("t").place,
+        )
+        p.apply(
+            self.hidden,
+            self._vector("t"),
+            self._vector("t"),
+            reduce=Reduce.SUM,
+            entry=self._entry("b"),
+        )
         p.scalar(self._scalar("amax"), self._scalar("amax"), to=self._entry("c"))
         p.scalar(self._scalar("b"), self._scalar("c"), to=self._entry("d"))
         p.scalar(self._scalar("d"), constant(1.0 / config.hidden_size), constant(config.rms_norm_eps),
@@ -131,7 +146,13 @@ class _Lowering:
                 reduce=Reduce.MAGNITUDE, entry=self._entry("d"), wait=_LD, signal=_LD)  # fmt: skip
         p.scalar(self._scalar("d"), constant(1 / _INT8_MAXIMUM), to=self._entry("a"))
         p.scalar(self._scalar("a"), function=Function.RECIPROCAL, to=self._entry("e"))
-        p.apply(one, self._scalar("a"), self._scalar("c"), target=Target.MATRIX_SCALE, d=self._scale_out("x"))
+        p.apply(
+            one,
+            self._scalar("a"),
+            self._scalar("c"),
+            target=Target.MATRIX_SCALE,
+            d=self._scale_out("x"),
+        )
         p.apply(self.hidden, self._vector("t"), self._scalar("e"), target=Target.ACTIVATION,
                 d=self._activation_out("norm"), signal=_MPE)  # fmt: skip
 
@@ -157,7 +178,14 @@ class _Lowering:
     def _value(self) -> None:
         heads, pitch = self.plan.config.kv_heads, self.plan.head_rows
         value = self._result("v", 0, pitch)
-        self.program.apply(self.head, value, rows=heads, reduce=Reduce.MAGNITUDE, entry=self._entry("head_a"), wait=_MPE)
+        self.program.apply(
+            self.head,
+            value,
+            rows=heads,
+            reduce=Reduce.MAGNITUDE,
+            entry=self._entry("head_a"),
+            wait=_MPE,
+        )
         self._store_heads(value, "v", "value_scale", signal=_ST)
 
     def _store_heads(self, heads: Operand, name: str, scale_name: str, signal: int = 0) -> None:
@@ -169,7 +197,12 @@ class _Lowering:
         p.scalar(magnitude, one, to=self._entry("head_b"), rows=rows)
         p.apply(fixed(1), magnitude, one, rows=rows, target=Target.STORE_FLOAT,
                 d=Place(plan.store.taken[scale_name][0] // 4), d_pitch=1)  # fmt: skip
-        p.scalar(self._scalar("head_b", 0, 1), function=Function.RECIPROCAL, to=self._entry("head_c"), rows=rows)
+        p.scalar(
+            self._scalar("head_b", 0, 1),
+            function=Function.RECIPROCAL,
+            to=self._entry("head_c"),
+            rows=rows,
+        )
         p.apply(self.head, heads, self._scalar("head_c", 0, 1), rows=rows, target=Target.STORE_INTEGER,
                 d=Place(plan.store.taken[name][0] // plan.spec.lanes), d_pitch=plan.head_rows, signal=signal)  # fmt: skip
 
@@ -180,7 +213,13 @@ class _Lowering:
         magnitude = self._scalar("head_a", 0, 1)
         # Scores come out in units of log2, so that softmax needs a power of two only.
         factor = math.log2(math.e) / math.sqrt(plan.config.head_dim)
-        p.scalar(magnitude, constant(1 / _INT8_MAXIMUM), function=Function.RECIPROCAL, to=self._entry("head_c"), rows=heads)
+        p.scalar(
+            magnitude,
+            constant(1 / _INT8_MAXIMUM),
+            function=Function.RECIPROCAL,
+            to=self._entry("head_c"),
+            rows=heads,
+        )
         p.apply(fixed(1), magnitude, constant(factor / _INT8_MAXIMUM), rows=heads, target=Target.MATRIX_SCALE,
                 d=self._scale_out("q"), d_pitch=1)  # fmt: skip
         p.apply(self.head, self._vector("head_u", 0, pitch), self._scalar("head_c", 0, 1), rows=heads,
@@ -208,8 +247,18 @@ class _Lowering:
                     signal=_LD if g == plan.groups - 1 else 0)  # fmt: skip
         scale = constant(1 / _INT8_MAXIMUM)
         p.scalar(self._scalar("head_a", 0, 1), scale, to=self._entry("head_b"), rows=heads)
-        p.scalar(self._scalar("head_c", 0, 1), function=Function.RECIPROCAL, to=self._entry("head_d"), rows=heads)
-        p.scalar(self._scalar("head_b", 0, 1), function=Function.RECIPROCAL, to=self._entry("head_c"), rows=heads)
+        p.scalar(
+            self._scalar("head_c", 0, 1),
+            function=Function.RECIPROCAL,
+            to=self._entry("head_d"),
+            rows=heads,
+        )
+        p.scalar(
+            self._scalar("head_b", 0, 1),
+            function=Function.RECIPROCAL,
+            to=self._entry("head_c"),
+            rows=heads,
+        )
         p.apply(fixed(1), self._scalar("head_b", 0, 1), self._scalar("head_d", 0, 1), rows=heads,
                 target=Target.MATRIX_SCALE, d=self._scale_out("p"), d_pitch=1)  # fmt: skip
         p.apply(length, scores, self._scalar("head_c", 0, 1), rows=heads, target=Target.ACTIVATION,
@@ -223,8 +272,17 @@ class _Lowering:
             p.apply(length, value, reduce=Reduce.MAGNITUDE, entry=self._entry("a"), wait=wait)
         scale = constant(1 / _INT8_MAXIMUM)
         p.scalar(self._scalar("a"), scale, function=Function.RECIPROCAL, to=self._entry("b"))
-        p.apply(fixed(1), self._scalar("a"), scale, target=Target.MATRIX_SCALE, d=self._scale_out("x"))
-        p.apply(length, value, self._scalar("b"), target=Target.ACTIVATION, d=self._activation_out(activation), signal=signal)
+        p.apply(
+            fixed(1), self._scalar("a"), scale, target=Target.MATRIX_SCALE, d=self._scale_out("x")
+        )
+        p.apply(
+            length,
+            value,
+            self._scalar("b"),
+            target=Target.ACTIVATION,
+            d=self._activation_out(activation),
+            signal=signal,
+        )
 
     def _residual(self, name: str) -> None:
         """x += result, and the largest magnitude of the new x."""
@@ -238,7 +296,15 @@ class _Lowering:
         t, u = self._vector("gate"), self._vector("up")
         p.apply(length, self._result("gate"), constant(-math.log2(math.e)), function=Function.EXPONENTIAL2,
                 target=Target.VECTOR, d=t.place, wait=_MPE)  # fmt: skip
-        p.apply(length, t, None, constant(1.0), function=Function.RECIPROCAL, target=Target.VECTOR, d=t.place)
+        p.apply(
+            length,
+            t,
+            None,
+            constant(1.0),
+            function=Function.RECIPROCAL,
+            target=Target.VECTOR,
+            d=t.place,
+        )
         p.apply(length, t, self._result("gate"), target=Target.VECTOR, d=u.place)
         p.apply(length, u, self._result("up"), target=Target.VECTOR, d=u.place, reduce=Reduce.MAGNITUDE,
                 entry=self._entry("a"))  # fmt: skip

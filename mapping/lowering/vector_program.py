@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target
-
 from mapping.lowering.assembler import Assembler, Count, Place, fixed
 
 
@@ -89,4 +88,14 @@ class VectorProgram:
         rows: int = 1,
     ) -> None:
         """Append an operation on scalars: `rows` entries from `to` on."""
-        self.apply(fixed(1), a, b, c, rows=rows, function=function, target=Target.SCALAR, d=Place(to), d_pitch=1)
+        self.apply(
+            fixed(1),
+            a,
+            b,
+            c,
+            rows=rows,
+            function=function,
+            target=Target.SCALAR,
+            d=Place(to),
+            d_pitch=1,
+        )

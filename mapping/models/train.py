@@ -147,10 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Collect the text, train, measure, and write the model folder."""
     parser = argparse.ArgumentParser(description="Train the Llama bundled with OpenLPU.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=2384)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--report", type=int, default=100, help="steps between reports")
+    parser.add_argument("--report", type=int, default=50, help="steps between reports")
     arguments = parser.parse_args(argv)
 
     import torch
