@@ -5,7 +5,8 @@ import numpy as np
 from hw.spec.layout import pack_scales, pack_weights
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
-from mapping.lowering.plan import MatrixPlan, Plan
+from mapping.lowering.plan import Plan
+from mapping.lowering.tiles import MatrixPlan
 from mapping.quantize import QuantizedMatrix, quantize_matrix
 from mapping.rope import rope_tables
 

@@ -12,7 +12,8 @@ from mapping.lowering.levels import (
     key_tiles,
     value_steps,
 )
-from mapping.lowering.plan import LAYER_MATRICES, MatrixPlan, Plan, Segment
+from mapping.lowering.plan import LAYER_MATRICES, Plan, Segment
+from mapping.lowering.tiles import MatrixPlan
 
 _MPE, _SFU, _ST = units(Unit.MPE), units(Unit.SFU), units(Unit.ST)
 

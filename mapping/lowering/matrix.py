@@ -3,7 +3,8 @@
 from hw.spec.instructions import Condition, Unit
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import HEAD, HEAD_TILE, PART, TILE, key_blocks, key_tiles, value_steps
-from mapping.lowering.plan import CREDITS, MatrixPlan, Plan, Segment
+from mapping.lowering.plan import Plan, Segment
+from mapping.lowering.tiles import CREDITS, MatrixPlan
 
 _LD, _SFU = units(Unit.LD), units(Unit.SFU)
 

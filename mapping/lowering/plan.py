@@ -1,14 +1,14 @@
 """Where everything lies: padded shapes, tiles, buffer regions and memory regions of a model on a machine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hw.spec.errors import InputError
 from hw.spec.machine import MachineSpec
 from mapping.frontend.config import ModelConfig
+from mapping.lowering.regions import Regions, buffer_regions, round_up
+from mapping.lowering.tiles import CREDITS, MatrixPlan, plan_matrix
 from mapping.recipe import Recipe, WeightFormat
 
-CREDITS = 4
-"""Tiles that the rings hold at once."""
 INPUT_CREDITS = 3
 """Groups of loads to the input buffer that may be ahead of the vector unit: one layer's."""
 
@@ -22,137 +22,6 @@ LAYER_MATRICES = (
     "mlp.down_proj",
 )
 """Weight matrices of a layer in the order of use: K and V first, so that they are stored while Q is computed."""
-
-
-def round_up(value: int, multiple: int) -> int:
-    """Smallest multiple of `multiple` that is at least `value`."""
-    return -(-value // multiple) * multiple
-
-
-@dataclass(frozen=True)
-class MatrixPlan:
-    """A weight matrix cut into tiles that fit the rings.
-
-    Attributes
-    ----------
-    name : str
-        Tensor name without the layer.
-    rows, columns : int
-        Outputs and inputs as the machine sees them (head padding included), not yet rounded to blocks and groups.
-    format : WeightFormat
-    blocks, steps, group_steps : int
-        Blocks of `matrix_rows` outputs; steps along K; steps of a scale group.
-    tile_blocks : int
-        Blocks of a full tile.
-    block_words, block_scale_words : int
-        Stream and scale words of a block.
-    """
-
-    name: str
-    rows: int
-    columns: int
-    format: WeightFormat
-    blocks: int
-    steps: int
-    group_steps: int
-    tile_blocks: int
-    block_words: int
-    block_scale_words: int
-
-    @property
-    def tiles(self) -> int:
-        """Tiles, the last of which may be smaller."""
-        return -(-self.blocks // self.tile_blocks)
-
-    @property
-    def words(self) -> int:
-        """Memory words: full tiles, and a last one whose scales take as much room as those of a full one."""
-        last = self.blocks - (self.tiles - 1) * self.tile_blocks
-        return (
-            (self.tiles - 1) * self.tile_words
-            + self.tile_blocks * self.block_scale_words
-            + last * self.block_words
-        )
-
-    @property
-    def tile_words(self) -> int:
-        """Memory words of a full tile, scales included."""
-        return self.tile_blocks * (self.block_words + self.block_scale_words)
-
-
-def plan_matrix(
-    spec: MachineSpec, name: str, rows: int, columns: int, format: WeightFormat
-) -> MatrixPlan:
-    """Cut a matrix into tiles.
-
-    Raises
-    ------
-    InputError
-        If one block of outputs does not fit a quarter of the rings.
-    """
-    elements = spec.step_elements(format.bits)
-    group = format.group or round_up(columns, elements)
-    steps = round_up(columns, group) // elements
-    group_steps = group // elements
-    block_words, scale_words = spec.step_words * steps, steps // group_steps
-    room = min(
-        spec.stream_words // CREDITS // block_words, spec.scale_words // CREDITS // scale_words
-    )
-    blocks = -(-rows // spec.matrix_rows)
-    if room == 0:
-        raise InputError(
-            f"target {spec.name}: stream_words, scale_words: {name} needs {CREDITS * block_words} and "
-            f"{CREDITS * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
-        )
-    if group_steps >= 1 << 12:
-        raise InputError(
-            f"{name}: {columns} inputs in one scale group: at most {elements * 4095} are possible"
-        )
-    return MatrixPlan(
-        name,
-        rows,
-        columns,
-        format,
-        blocks,
-        steps,
-        group_steps,
-        min(room, blocks),
-        block_words,
-        scale_words,
-    )
-
-
-@dataclass
-class Regions:
-    """Regions handed out one behind the other in a buffer or memory.
-
-    Parameters
-    ----------
-    name : str
-        Field of the target that bounds it, for messages.
-    size : int
-        Its size, in the unit of the regions.
-    """
-
-    name: str
-    size: int
-    used: int = 0
-    taken: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def take(self, name: str, length: int, align: int = 1) -> int:
-        """First address of a new region."""
-        start = round_up(self.used, align)
-        self.used = start + length
-        self.taken[name] = (start, length)
-        return start
-
-    def check(self, target: str) -> None:
-        """Refuse what does not fit, and say by how much."""
-        if self.used > self.size:
-            raise InputError(
-                f"target {target}: {self.name}: the model needs {self.used}, the target has {self.size} "
-                f"({self.used - self.size} too few)"
-            )
 
 
 @dataclass(frozen=True)
@@ -315,15 +184,15 @@ class Plan:
         heads, kv_heads = config.heads, config.kv_heads
         row, context = self.hidden_rows, self.context_rows
         blocks = spec.matrix_rows // spec.lanes
-        self.input = _regions(spec, "input_words", {
+        self.input = buffer_regions(spec, "input_words", {
             "embedding": row, "rope": self.rope_rows, "input_layernorm": row, "post_attention_layernorm": row,
             "norm": row, "key_scale": kv_heads * context, "value_scale": kv_heads * context,
         })  # fmt: skip
-        self.vector = _regions(spec, "vector_rows", {
+        self.vector = buffer_regions(spec, "vector_rows", {
             "x": row, "t": row, "head_t": heads * self.head_rows, "head_u": heads * self.head_rows,
             "scores": heads * context, "gate": self.ffn_rows, "up": self.ffn_rows,
         })  # fmt: skip
-        self.result = _regions(spec, "result_rows", {
+        self.result = buffer_regions(spec, "result_rows", {
             "k": kv_heads * self.head_rows, "v": kv_heads * self.head_rows, "q": heads * self.head_rows,
             "scores": heads * context, "attention": heads * self.head_rows,
             "o": round_up(row, blocks), "gate": round_up(self.ffn_rows, blocks), "up": round_up(self.ffn_rows, blocks),
@@ -342,7 +211,7 @@ class Plan:
         def padded(rows: int) -> int:
             return round_up(rows * spec.lanes, group) // spec.lanes + spec.granule // spec.lanes
 
-        self.activation = _regions(spec, "activation_rows", {
+        self.activation = buffer_regions(spec, "activation_rows", {
             "norm": padded(row), "q": heads * self.head_rows, "p": heads * context,
             "attention": padded(heads * self.head_rows), "ffn": padded(self.ffn_rows),
         })  # fmt: skip
@@ -356,16 +225,7 @@ class Plan:
         for name, length in store.items():
             self.store.take(name, length, max(spec.lanes, spec.matrix_rows, 4))
         self.store.check(spec.name)
-        self.scalars = _regions(spec, "scalars", {
+        self.scalars = buffer_regions(spec, "scalars", {
             "amax": 1, "a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "head_a": heads, "head_b": heads, "head_c": heads, "head_d": heads,
         })  # fmt: skip
-        self.matrix_scales = _regions(spec, "matrix_scales", {"x": 1, "q": heads, "p": heads})
-
-
-def _regions(spec: MachineSpec, bound: str, lengths: dict[str, int]) -> Regions:
-    regions = Regions(bound, getattr(spec, bound))
-    align = 1 if bound in ("scalars", "matrix_scales") else max(1, spec.granule // spec.lanes)
-    for name, length in lengths.items():
-        regions.take(name, length, align)
-    regions.check(spec.name)
-    return regions
+        self.matrix_scales = buffer_regions(spec, "matrix_scales", {"x": 1, "q": heads, "p": heads})

@@ -6,7 +6,8 @@ from hw.spec.functions import Function
 from hw.spec.instructions import Condition, Reduce, Source, Target, Unit
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import HEAD_TILE, sequence_length
-from mapping.lowering.plan import INPUT_CREDITS, Plan, Regions, Segment
+from mapping.lowering.plan import INPUT_CREDITS, Plan, Segment
+from mapping.lowering.regions import Regions
 from mapping.lowering.vector_program import Operand, VectorProgram, constant
 
 _LD, _ST, _MPE, _SYS = units(Unit.LD), units(Unit.ST), units(Unit.MPE), units(Unit.SYS)

@@ -1,8 +1,8 @@
 """The training text: documentation that every Python installation carries.
 
 Two sources, neither of which needs a download: the help topics behind
-``help("with")`` (``pydoc_data.topics``) and the docstrings of the standard
-library, read with ``ast`` so that no module is ever imported.
+``help("with")`` (``pydoc_data.topics``) and the docstrings and comments of the
+standard library, read from its source so that no module is ever imported.
 """
 
 import ast
@@ -34,7 +34,7 @@ def topic_documents() -> Iterator[Document]:
 
 
 def module_documents(library: Path | None = None) -> Iterator[Document]:
-    """Yield up to two documents per module: its docstrings and its block comments."""
+    """Yield up to two documents per module: its docstrings and its comments."""
     library = library or Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)

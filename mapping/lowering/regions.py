@@ -1,0 +1,54 @@
+"""Regions of a buffer or of the memory, handed out one behind the other."""
+
+from dataclasses import dataclass, field
+
+from hw.spec.errors import InputError
+from hw.spec.machine import MachineSpec
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Smallest multiple of `multiple` that is at least `value`."""
+    return -(-value // multiple) * multiple
+
+
+@dataclass
+class Regions:
+    """Regions handed out one behind the other in a buffer or memory.
+
+    Parameters
+    ----------
+    name : str
+        Field of the target that bounds it, for messages.
+    size : int
+        Its size, in the unit of the regions.
+    """
+
+    name: str
+    size: int
+    used: int = 0
+    taken: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, name: str, length: int, align: int = 1) -> int:
+        """First address of a new region."""
+        start = round_up(self.used, align)
+        self.used = start + length
+        self.taken[name] = (start, length)
+        return start
+
+    def check(self, target: str) -> None:
+        """Refuse what does not fit, and say by how much."""
+        if self.used > self.size:
+            raise InputError(
+                f"target {target}: {self.name}: the model needs {self.used}, the target has {self.size} "
+                f"({self.used - self.size} too few)"
+            )
+
+
+def buffer_regions(spec: MachineSpec, bound: str, lengths: dict[str, int]) -> Regions:
+    """Regions of the buffer that the target's field `bound` gives the size of, each from a whole granule on."""
+    regions = Regions(bound, getattr(spec, bound))
+    align = 1 if bound in ("scalars", "matrix_scales") else max(1, spec.granule // spec.lanes)
+    for name, length in lengths.items():
+        regions.take(name, length, align)
+    regions.check(spec.name)
+    return regions
