@@ -157,6 +157,7 @@ def _duration(seconds: float) -> str:
 @json_option
 def explain_command(program: Path, prompt_length: int, tokens: int, output: Path | None, as_json: bool) -> None:
     """Where the cycles of PROGRAM go: by unit, by kind of work, and on the chain that sets its length."""
+    from emulator.explain import write_explanation
     from emulator.machine import check_request
     from emulator.roofline import phases
     from emulator.timing import TimingEngine
@@ -173,7 +174,7 @@ def explain_command(program: Path, prompt_length: int, tokens: int, output: Path
     waits = waits_for(loaded, result)
     points = phases(loaded, prompt_length, tokens)
     if output is not None:
-        _write_explanation(loaded, prompt_length, tokens, points, output)
+        write_explanation(loaded, prompt_length, tokens, output)
     if as_json:
         print_json({
             "program": str(program),

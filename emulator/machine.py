@@ -101,7 +101,11 @@ class Machine:
     """
 
     def __init__(
-        self, program: Program, check: bool = True, trace: bool = True, order: Sequence[Unit] = tuple(Unit)
+        self,
+        program: Program,
+        check: bool = True,
+        trace: bool = True,
+        order: Sequence[Unit] = tuple(Unit),
     ) -> None:
         self.program = program
         self.check = check
@@ -239,7 +243,9 @@ class Machine:
             missing = [Unit(g).name for g in instruction.givers if not self._counts[run.unit][g]]
             if not missing:
                 taker = next(t for t in instruction.takers if self._counts[t][run.unit] == _FULL)
-                return f"token overflow from {run.unit.name} at {instruction.pc} to {Unit(taker).name}"
+                return (
+                    f"token overflow from {run.unit.name} at {instruction.pc} to {Unit(taker).name}"
+                )
             blocked.append(f"{run.unit.name} at {instruction.pc} waits for {', '.join(missing)}")
         return "deadlock: " + "; ".join(blocked)
 
@@ -256,7 +262,9 @@ def check_request(
         or there are more stop tokens than the processor can compare.
     """
     vocabulary = program.information.get("vocabulary_size")
-    longest = min(program.information.get("context", program.machine.tokens), program.machine.tokens)
+    longest = min(
+        program.information.get("context", program.machine.tokens), program.machine.tokens
+    )
     if not prompt:
         raise InputError("prompt: expected at least one token")
     if tokens < 1:
@@ -270,6 +278,4 @@ def check_request(
     for position, token in enumerate(prompt):
         if token < 0 or (vocabulary is not None and token >= vocabulary):
             limit = "" if vocabulary is None else f" to {vocabulary - 1}"
-            raise InputError(
-                f"prompt: token id {token} at position {position} is outside 0{limit}"
-            )
+            raise InputError(f"prompt: token id {token} at position {position} is outside 0{limit}")

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import sequencer as seq
-from emulator import timing_engine as engine
+from emulator import timing_layout as layout
 from emulator.decode import WAIT, UnitCode, decode_unit
 from emulator.errors import IllegalProgram
 from emulator.memory import memory_state
-from emulator.timing_engine import (
+from emulator.timing_engine import run_engine
+from emulator.timing_layout import (
     BURST_ACCEPTED,
     BURST_BEATS,
     BURST_COLUMNS,
@@ -71,8 +72,9 @@ class TimingResult:
         In order of acceptance, empty unless asked for. Columns: BURST_ACCEPTED, cycle; BURST_FIRST, BURST_LAST,
         cycles of the first and last beat on the bus; BURST_COMPLETE, cycle of the last beat of a read, or of the
         response to a write; BURST_WORD, address; BURST_BEATS; BURST_IS_WRITE, 1 for a write.
-    busy, waited : dict of Unit to int
-        Cycles between issue and end of any instruction; cycles waiting for tokens.
+    busy, waited, stalled : dict of Unit to int
+        Cycles between issue and end of any instruction; cycles waiting for tokens; those of the latter in which the
+        unit executed nothing.
     bytes_read, bytes_written : int
         Of each channel.
     instructions : dict of Unit to int
@@ -84,6 +86,7 @@ class TimingResult:
     bursts: Table
     busy: dict[Unit, int]
     waited: dict[Unit, int]
+    stalled: dict[Unit, int]
     bytes_read: int
     bytes_written: int
     instructions: dict[Unit, int]
@@ -124,72 +127,77 @@ class TimingEngine:
         run = self._finish(host, [0] * len(Unit), 0)
         if record:
             # Only now is it known how many records there are.
-            run = self._finish(host, run.units[:, engine.RETIRED].tolist(), run.totals[engine.ALL_BURSTS])
+            run = self._finish(
+                host, run.units[:, layout.RETIRED].tolist(), run.totals[layout.ALL_BURSTS]
+            )
         return self._result(run)
 
-    def _finish(self, host: list[int], records: list[int], bursts: int) -> engine.Run:
+    def _finish(self, host: list[int], records: list[int], bursts: int) -> layout.Run:
         """Run with room for so many records of each unit and so many bursts."""
-        units = np.zeros((engine.UNITS, engine.UNIT_COLUMNS), np.int64)
-        units[:, engine.FETCH] = 1
-        units[:, engine.FIRST_RECORD] = np.cumsum(records) - records
-        run = engine.Run(
+        units = np.zeros((layout.UNITS, layout.UNIT_COLUMNS), np.int64)
+        units[:, layout.FETCH] = 1
+        units[:, layout.FIRST_RECORD] = np.cumsum(records) - records
+        run = layout.Run(
             code=self._code,
             parameters=np.array([*self._constants, *host, *self._first], np.int64),
             memory=memory_state(self.spec.memory),
             units=units,
-            sequencers=np.zeros((engine.UNITS, seq.STATE_COLUMNS), np.int64),
-            entries=np.zeros((engine.UNITS, engine.CHUNK, seq.ENTRY_COLUMNS), np.int64),
-            tokens=np.zeros((engine.UNITS, engine.UNITS, engine.COUNTER_COLUMNS), np.int64),
-            completions=np.zeros((2, engine.COMPLETIONS), np.int64),
+            sequencers=np.zeros((layout.UNITS, seq.STATE_COLUMNS), np.int64),
+            entries=np.zeros((layout.UNITS, layout.CHUNK, seq.ENTRY_COLUMNS), np.int64),
+            tokens=np.zeros((layout.UNITS, layout.UNITS, layout.COUNTER_COLUMNS), np.int64),
+            completions=np.zeros((2, layout.COMPLETIONS), np.int64),
             records=np.zeros((sum(records), RECORD_COLUMNS), np.int64),
             bursts=np.zeros((bursts, BURST_COLUMNS), np.int64),
             totals=np.zeros(4, np.int64),
         )
-        status = engine.run_engine(run)
-        if status != engine.DONE:
+        status = run_engine(run)
+        if status != layout.DONE:
             raise IllegalProgram(self._complaint(run, status))
         return run
 
-    def _result(self, run: engine.Run) -> TimingResult:
-        last = max(run.units[:, engine.LAST_END].max(), run.units[:, engine.HALTED_AT].max())
-        first, count = run.units[:, engine.FIRST_RECORD], run.units[:, engine.RETIRED]
+    def _result(self, run: layout.Run) -> TimingResult:
+        last = max(run.units[:, layout.LAST_END].max(), run.units[:, layout.HALTED_AT].max())
+        first, count = run.units[:, layout.FIRST_RECORD], run.units[:, layout.RETIRED]
         column = {unit: run.units[unit] for unit in Unit}
         return TimingResult(
             cycles=int(last) + 1,
             records={unit: run.records[first[unit] :][: count[unit]] for unit in Unit},
             bursts=run.bursts,
-            busy={unit: int(line[engine.BUSY]) for unit, line in column.items()},
-            waited={unit: int(line[engine.WAITED]) for unit, line in column.items()},
-            bytes_read=int(run.totals[engine.BEATS_READ]) * self.spec.bus_bytes,
-            bytes_written=int(run.totals[engine.BEATS_WRITTEN]) * self.spec.bus_bytes,
-            instructions={unit: int(line[engine.RETIRED]) for unit, line in column.items()},
+            busy={unit: int(line[layout.BUSY]) for unit, line in column.items()},
+            waited={unit: int(line[layout.WAITED]) for unit, line in column.items()},
+            stalled={unit: int(line[layout.STALLED]) for unit, line in column.items()},
+            bytes_read=int(run.totals[layout.BEATS_READ]) * self.spec.bus_bytes,
+            bytes_written=int(run.totals[layout.BEATS_WRITTEN]) * self.spec.bus_bytes,
+            instructions={unit: int(line[layout.RETIRED]) for unit, line in column.items()},
         )
 
-    def _complaint(self, run: engine.Run, status: int) -> str:
+    def _complaint(self, run: layout.Run, status: int) -> str:
         """What was wrong with the program, and where."""
-        if status == engine.DEADLOCK:
-            return "deadlock: " + "; ".join(filter(None, (self._blocked(run, unit) for unit in Unit)))
-        faulty = Unit(int(run.totals[engine.FAULTY_UNIT]))
+        if status == layout.DEADLOCK:
+            return "deadlock: " + "; ".join(
+                filter(None, (self._blocked(run, unit) for unit in Unit))
+            )
+        faulty = Unit(int(run.totals[layout.FAULTY_UNIT]))
         line = run.units[faulty]
-        if status == engine.BAD_PROGRAM:
+        if status == layout.BAD_PROGRAM:
             pc = run.sequencers[faulty, seq.STATE_PC]
-            return f"{faulty.name} at {pc} {seq.BAD[int(line[engine.STATUS])]}"
-        at = max(0, int(line[engine.AT]) - 1)
-        what = "token overflow" if status == engine.OVERFLOW else "a count of zero"
-        return f"{faulty.name} near {run.entries[faulty, at, seq.PC]}, behind cycle {line[engine.ISSUE]}: {what}"
+            return f"{faulty.name} at {pc} {seq.BAD[int(line[layout.STATUS])]}"
+        at = max(0, int(line[layout.AT]) - 1)
+        what = "token overflow" if status == layout.OVERFLOW else "a count of zero"
+        return f"{faulty.name} at {run.entries[faulty, at, seq.PC]}: behind cycle {line[layout.ISSUE]}: {what}"
 
-    def _blocked(self, run: engine.Run, unit: Unit) -> str:
+    def _blocked(self, run: layout.Run, unit: Unit) -> str:
         """What the unit waits for; nothing if it has halted."""
         line = run.units[unit]
-        if line[engine.AT] == line[engine.COUNT]:
+        if line[layout.AT] == line[layout.COUNT]:
             return ""
-        pc = int(run.entries[unit, line[engine.AT], seq.PC])
+        pc = int(run.entries[unit, line[layout.AT], seq.PC])
         mask = self.codes[unit].table[pc, WAIT]
         counters = run.tokens[:, unit]
         missing = [
             giver.name
             for giver in Unit
-            if mask >> giver & 1 and counters[giver, engine.HEAD] == counters[giver, engine.TAIL]
+            if mask >> giver & 1 and counters[giver, layout.HEAD] == counters[giver, layout.TAIL]
         ]
         return f"{unit.name} at {pc} waits for {', '.join(missing)}"
 
@@ -210,7 +218,7 @@ def _constants(spec: MachineSpec) -> list[int]:
 
 def _with_fixed_values(code: UnitCode) -> Table:
     """The unit's table with the engine's own columns: rows, pitch, words a row, random."""
-    table = np.zeros((len(code.fields), engine.CODE_COLUMNS), np.int64)
+    table = np.zeros((len(code.fields), layout.CODE_COLUMNS), np.int64)
     table[:, : code.table.shape[1]] = code.table
     for row, fields in zip(table, code.fields, strict=True):
         words = 1
@@ -218,8 +226,8 @@ def _with_fixed_values(code: UnitCode) -> Table:
             words = 2 * fields.get("steps", 0)
         elif fields.get("pattern") == Pattern.SPREAD:
             words = 2
-        row[engine.ROWS] = fields.get("rows", 0)
-        row[engine.PITCH] = fields.get("pitch", 0)
-        row[engine.ROW_WORDS] = words
-        row[engine.RANDOM] = fields.get("random", 0)
+        row[layout.ROWS] = fields.get("rows", 0)
+        row[layout.PITCH] = fields.get("pitch", 0)
+        row[layout.ROW_WORDS] = words
+        row[layout.RANDOM] = fields.get("random", 0)
     return table

@@ -6,99 +6,87 @@ processed one by one, earliest first, and only when nothing else can advance; th
 unknown can be earlier, because it would have to wait for one of these.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-
 from emulator import sequencer as seq
 from emulator.compiled import compiled
-from emulator.decode import COLUMNS, OPCODE, SIGNAL, WAIT
-from emulator.memory import LAST_ACCEPT, accept_read, accept_write, beat_cycle, refresh_until
+from emulator.decode import OPCODE, SIGNAL, WAIT
+from emulator.timing_layout import (
+    ACTIVE,
+    AT,
+    BAD_PROGRAM,
+    BUSY,
+    COUNT,
+    DEADLOCK,
+    DONE,
+    DRAIN,
+    END,
+    END_POSITION,
+    FAULTY_UNIT,
+    FETCH,
+    FIRST,
+    FIRST_RECORD,
+    GRANULE,
+    GRANULE_BEATS,
+    HALTED_AT,
+    HEAD,
+    ILLEGAL,
+    ISSUE,
+    LAST_END,
+    LD,
+    MATRIX_LATENCY,
+    MPE,
+    OVERFLOW,
+    PROMPT_LENGTH,
+    READY,
+    RECORD_END,
+    RECORD_INDEX,
+    RECORD_ISSUE,
+    RECORD_PC,
+    RECORD_TAKEN,
+    RECORD_WAIT_FROM,
+    RETIRED,
+    ROWS,
+    SFU,
+    ST,
+    STALLED,
+    STATUS,
+    STEPS,
+    TAIL,
+    TAKEN,
+    TAKES,
+    TIMES,
+    TOKENS,
+    UNITS,
+    VECTOR_LATENCY,
+    WAIT_FROM,
+    WAITED,
+    Run,
+    Table,
+)
+from emulator.timing_transfer import begin_transfer, transfer
 from hw.spec import latency
-from hw.spec.instructions import LOOP_DEPTH, SEMAPHORE_BITS, Unit
 
-Table = npt.NDArray[np.int64]
-
-LD, ST, MPE, SFU, _ = (int(unit) for unit in Unit)
-UNITS = len(Unit)
-TOKENS = 1 << SEMAPHORE_BITS
-CHUNK = 512
-COMPLETIONS = 256
-
-# Parameters of a run: constants of the machine, the host's values, and where each unit's instructions begin.
-MATRIX_LATENCY, DRAIN, VECTOR_LATENCY, GRANULE, GRANULE_BEATS, BURST, READS, WRITES = range(8)
-PROMPT_LENGTH, STEPS, END_POSITION, FIRST = range(8, 12)
-PARAMETERS = FIRST + UNITS + 1
 _FETCH, _EVALUATE = latency.FETCH_CYCLES, latency.EVALUATE_CYCLES
-_CONTROL, _LOAD, _STORE = latency.CONTROL_CYCLES, latency.LOAD_CYCLES, latency.STORE_CYCLES
-_TOKEN = latency.TOKEN_CYCLES
-
-# Columns that an instruction has here beyond those of `decode`: fields that no register changes.
-ROWS, PITCH, ROW_WORDS, RANDOM = range(COLUMNS, COLUMNS + 4)
-CODE_COLUMNS = COLUMNS + 4
-
-# Columns of a unit: its expanded entries, its instructions so far, and the transfer under way in LD or ST.
-AT, COUNT, STATUS, FETCH, READY, LAST_END, BUSY, WAITED, HALTED_AT, WAIT_FROM = range(10)
-TAKEN, ISSUE, END, RETIRED, FIRST_RECORD, BURSTS, ACTIVE, ADDRESS, LEFT, REQUEST = range(10, 20)
-ROWS_LEFT, ROW_ADDRESS, ROW_PITCH, ROW_LENGTH, IS_RANDOM, IS_WRITE = range(20, 26)
-UNIT_COLUMNS = 26
-
-# Columns of a token counter, first index the giver, second the taker: tokens taken and given so far, from which
-# cycle on each can be taken, and in which it was.
-HEAD, TAIL, TIMES, TAKES = 0, 1, 2, 2 + TOKENS
-COUNTER_COLUMNS = TAKES + TOKENS
-
-BEATS_READ, BEATS_WRITTEN, ALL_BURSTS, FAULTY_UNIT = range(4)
-
-DONE, DEADLOCK, OVERFLOW, ILLEGAL, BAD_PROGRAM = range(5)
+_CONTROL, _TOKEN = latency.CONTROL_CYCLES, latency.TOKEN_CYCLES
 _NOT_YET, _OVERFLOWN = -1, -2
-_NEVER = 1 << 62
-
-RECORD_PC, RECORD_WAIT_FROM, RECORD_TAKEN, RECORD_ISSUE, RECORD_END, RECORD_INDEX = range(6)
-RECORD_COLUMNS = RECORD_INDEX + LOOP_DEPTH
-BURST_ACCEPTED, BURST_FIRST, BURST_LAST, BURST_COMPLETE, BURST_WORD, BURST_BEATS = range(6)
-BURST_IS_WRITE = 6
-BURST_COLUMNS = 7
-
-
-class Run(NamedTuple):
-    """Arrays that one run works on, all int64.
-
-    Attributes
-    ----------
-    code : [instructions of all units, CODE_COLUMNS]
-    parameters : [PARAMETERS]
-    memory : vector of `emulator.memory`
-    units : [UNITS, UNIT_COLUMNS]
-    sequencers : [UNITS, sequencer.STATE_COLUMNS]
-    entries : [UNITS, CHUNK, sequencer.ENTRY_COLUMNS]
-    tokens : [UNITS, UNITS, COUNTER_COLUMNS]
-    completions : [2, COMPLETIONS]
-        Cycles in which the latest bursts of LD and ST completed, as rings.
-    records : [instructions, RECORD_COLUMNS], or no rows
-    bursts : [bursts, BURST_COLUMNS], or no rows
-    totals : [4]
-    """
-
-    code: Table
-    parameters: Table
-    memory: Table
-    units: Table
-    sequencers: Table
-    entries: Table
-    tokens: Table
-    completions: Table
-    records: Table
-    bursts: Table
-    totals: Table
 
 
 @compiled
 def run_engine(run: Run) -> int:
     """Run to the end; DONE, or what was wrong with the program."""
     # Taken apart here, because whatever holds an array costs time in every function that it is passed to.
-    code, parameters, memory, units, sequencers, entries, tokens, completions, records, bursts, totals = run
+    (
+        code,
+        parameters,
+        memory,
+        units,
+        sequencers,
+        entries,
+        tokens,
+        completions,
+        records,
+        bursts,
+        totals,
+    ) = run
     woken = (1 << UNITS) - 1
     while True:
         while woken:
@@ -106,13 +94,20 @@ def run_engine(run: Run) -> int:
                 if woken >> unit & 1:
                     woken &= ~(1 << unit)
                     status, signals = _advance(
-                        unit, code, parameters, units[unit], sequencers, entries[unit], tokens, records
+                        unit,
+                        code,
+                        parameters,
+                        units[unit],
+                        sequencers,
+                        entries[unit],
+                        tokens,
+                        records,
                     )
                     if status != DONE:
                         totals[FAULTY_UNIT] = unit
                         return status
                     woken |= signals
-        unit = _transfer(units, memory, completions, parameters, bursts, totals)
+        unit = transfer(units, memory, completions, parameters, bursts, totals)
         if unit < 0:
             return _outcome(code, parameters, units, entries, tokens, totals)
         at = parameters[FIRST + unit] + entries[unit, units[unit, AT] - 1, seq.PC]
@@ -149,7 +144,11 @@ def _refill(
     """Expand a unit's next instructions; False if there are none."""
     if line[STATUS] == seq.RUNNING:
         table = code[parameters[FIRST + unit] : parameters[FIRST + unit + 1]]
-        prompt_length, steps, end = parameters[PROMPT_LENGTH], parameters[STEPS], parameters[END_POSITION]
+        prompt_length, steps, end = (
+            parameters[PROMPT_LENGTH],
+            parameters[STEPS],
+            parameters[END_POSITION],
+        )
         line[COUNT], line[STATUS] = seq.expand(table, sequencer, prompt_length, steps, end, entries)
         line[AT] = 0
         if line[COUNT]:
@@ -200,12 +199,13 @@ def _advance(
         issue = max(taken + _EVALUATE + 1, line[READY])
         line[AT] += 1
         line[WAITED] += taken - wait_from
+        line[STALLED] += max(0, taken - max(wait_from, line[LAST_END]))
         line[WAIT_FROM], line[TAKEN], line[ISSUE], line[FETCH] = wait_from, taken, issue, issue + 1
         woken |= wait
         if code[at, OPCODE] == seq.SYNC:
             line[END] = max(issue, line[LAST_END]) + 1 if unit == LD else issue + 1
         elif unit <= ST:
-            if not _begin_transfer(unit, line, entries[number], code[at]):
+            if not begin_transfer(unit, line, entries[number], code[at]):
                 return ILLEGAL, woken
             break
         else:
@@ -263,107 +263,6 @@ def _duration(unit: int, entry: Table, rows: int, parameters: Table) -> int:
 
 
 @compiled
-def _begin_transfer(unit: int, line: Table, entry: Table, instruction: Table) -> bool:
-    """Set up the transfer of LD or ST; False if a count is zero."""
-    loading = unit == LD
-    line[ACTIVE] = 1
-    line[ADDRESS] = line[ROW_ADDRESS] = entry[seq.WORD]
-    line[LEFT] = line[ROW_LENGTH] = entry[seq.COUNTS] if loading else instruction[ROW_WORDS]
-    line[ROWS_LEFT] = 1 if loading else instruction[ROWS]
-    line[ROW_PITCH] = instruction[PITCH]
-    line[REQUEST] = line[ISSUE] + (1 if loading else _STORE)
-    line[IS_RANDOM] = instruction[RANDOM]
-    line[IS_WRITE] = 0 if loading else 1
-    return line[LEFT] > 0 and line[ROWS_LEFT] > 0
-
-
-@compiled
-def _request(line: Table, completions: Table, limit: int) -> int:
-    """First cycle in which a unit's next burst can be asked for."""
-    number = line[BURSTS]
-    if number < limit:
-        return line[REQUEST]
-    return max(line[REQUEST], completions[(number - limit) % COMPLETIONS] + 1)
-
-
-@compiled
-def _transfer(
-    units: Table, memory: Table, completions: Table, parameters: Table, bursts: Table, totals: Table
-) -> int:
-    """Process bursts in order of time until one is an instruction's last; its unit, or -1 if there are none.
-
-    READY and END of the unit are set; whoever calls retires the instruction.
-    """
-    reader, writer, read_ends, write_ends = units[LD], units[ST], completions[LD], completions[ST]
-    reading, writing = reader[ACTIVE] != 0, writer[ACTIVE] != 0
-    size, reads, writes = parameters[BURST], parameters[READS], parameters[WRITES]
-    while reading or writing:
-        heard = memory[LAST_ACCEPT] + 1
-        cycle = read_cycle = _NEVER
-        if writing:
-            cycle = max(heard, _request(writer, write_ends, writes))
-        if reading:
-            read_cycle = max(heard, _request(reader, read_ends, reads))
-        # A write wins a tie.
-        loading = read_cycle < cycle
-        cycle = min(cycle, read_cycle)
-        accepted = refresh_until(memory, cycle)
-        if accepted != cycle:
-            units[LD if loading else ST, REQUEST] = accepted
-        elif loading:
-            if _burst(reader, accepted, memory, read_ends, size, bursts, totals):
-                return LD
-        elif _burst(writer, accepted, memory, write_ends, size, bursts, totals):
-            return ST
-    return -1
-
-
-@compiled
-def _burst(
-    line: Table, accepted: int, memory: Table, completions: Table, size: int, bursts: Table, totals: Table
-) -> bool:
-    """Transfer a unit's next burst, in a cycle in which the memory accepts it; whether it was the last."""
-    address = line[ADDRESS]
-    beats = min(line[LEFT], size - address % size)
-    if line[IS_WRITE]:
-        complete = accept_write(memory, accepted, address, beats)
-        totals[BEATS_WRITTEN] += beats
-        line[REQUEST] = accepted + beats + 1
-        line[END] = complete + 1
-        line[READY] = complete + 2
-    else:
-        complete = accept_read(memory, accepted, address, beats, line[IS_RANDOM])
-        totals[BEATS_READ] += beats
-        line[REQUEST] = line[READY] = accepted + 1
-        line[END] = complete + _LOAD
-    completions[line[BURSTS] % COMPLETIONS] = complete
-    line[BURSTS] += 1
-    if bursts.shape[0]:
-        record = bursts[totals[ALL_BURSTS]]
-        record[BURST_ACCEPTED], record[BURST_FIRST] = accepted, beat_cycle(memory, 0)
-        record[BURST_LAST], record[BURST_COMPLETE] = beat_cycle(memory, beats - 1), complete
-        record[BURST_WORD], record[BURST_BEATS] = address, beats
-        record[BURST_IS_WRITE] = line[IS_WRITE]
-    totals[ALL_BURSTS] += 1
-    line[ADDRESS] += beats
-    line[LEFT] -= beats
-    return line[LEFT] == 0 and _row_ends(line)
-
-
-@compiled
-def _row_ends(line: Table) -> bool:
-    """Go on to the next row of a store; True if there is none."""
-    line[ROWS_LEFT] -= 1
-    if line[ROWS_LEFT] == 0:
-        line[ACTIVE] = 0
-        return True
-    line[ROW_ADDRESS] += line[ROW_PITCH]
-    line[ADDRESS] = line[ROW_ADDRESS]
-    line[LEFT] = line[ROW_LENGTH]
-    return False
-
-
-@compiled
 def _retire(line: Table, entries: Table, signals: int, counters: Table, records: Table) -> bool:
     """Note the end of a unit's current instruction and send its tokens; False if a counter overflows."""
     end = line[END]
@@ -383,7 +282,10 @@ def _retire(line: Table, entries: Table, signals: int, counters: Table, records:
             if signals >> taker & 1:
                 tail = counters[taker, TAIL]
                 replaced = tail - (TOKENS - 1)
-                if 0 <= replaced < counters[taker, HEAD] and counters[taker, TAKES + replaced % TOKENS] > end:
+                if (
+                    0 <= replaced < counters[taker, HEAD]
+                    and counters[taker, TAKES + replaced % TOKENS] > end
+                ):
                     return False
                 counters[taker, TIMES + tail % TOKENS] = end + 1
                 counters[taker, TAIL] = tail + 1

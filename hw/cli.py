@@ -47,7 +47,9 @@ def list_command(what: str, as_json: bool) -> None:
 
 @click.command("verilog")
 @click.option("--target", required=True, help="A bundled target, or a target file.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def verilog_command(target: str, output: Path, as_json: bool) -> None:
     """Write the Verilog of a processor, a file list, a summary, and a bench that checks itself."""

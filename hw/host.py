@@ -28,7 +28,9 @@ def load_script(program: Program) -> list[str]:
         script.append(_write(ControlRegister.INSTRUCTION_UNIT, int(unit)))
         for word in program.instructions.get(unit, []):
             for part in range(instruction_bits(unit) // 32):
-                script.append(_write(ControlRegister.INSTRUCTION_DATA, word >> 32 * part & 0xFFFFFFFF))
+                script.append(
+                    _write(ControlRegister.INSTRUCTION_DATA, word >> 32 * part & 0xFFFFFFFF)
+                )
     return script
 
 
@@ -49,10 +51,15 @@ def run_script(prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = 
         _write(ControlRegister.STEPS, len(prompt) + tokens - 1),
         _write(ControlRegister.STOP_ENABLE, (1 << len(stop_tokens)) - 1),
     ]
-    script += [_write(ControlRegister.STOP_TOKEN + 4 * i, int(token)) for i, token in enumerate(stop_tokens)]
+    script += [
+        _write(ControlRegister.STOP_TOKEN + 4 * i, int(token))
+        for i, token in enumerate(stop_tokens)
+    ]
     script += [_write(ControlRegister.TOKENS + 4 * i, int(token)) for i, token in enumerate(prompt)]
     script += [_write(ControlRegister.CONTROL, CONTROL_START | CONTROL_INTERRUPT), "run"]
-    script += [_read(r) for r in (ControlRegister.STATUS, ControlRegister.ERROR, ControlRegister.LENGTH)]
+    script += [
+        _read(r) for r in (ControlRegister.STATUS, ControlRegister.ERROR, ControlRegister.LENGTH)
+    ]
     for _, number in counters():
         script.append(_write(ControlRegister.COUNTER_SELECT, number))
         script += [_read(ControlRegister.COUNTER_LOW), _read(ControlRegister.COUNTER_HIGH)]
@@ -61,9 +68,21 @@ def run_script(prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = 
 
 def timing_script(timing: MemorySpec) -> list[str]:
     """Lines that set the timing of the memory model."""
-    names = ("read_latency", "write_latency", "activate", "turnaround", "refresh_interval", "refresh_cycles")
-    values = {name: getattr(timing, name) for name in (*names, "beat_numerator", "beat_denominator")}
-    values |= {"bank_bits": timing.banks.bit_length() - 1, "row_bits": timing.row_words.bit_length() - 1}
+    names = (
+        "read_latency",
+        "write_latency",
+        "activate",
+        "turnaround",
+        "refresh_interval",
+        "refresh_cycles",
+    )
+    values = {
+        name: getattr(timing, name) for name in (*names, "beat_numerator", "beat_denominator")
+    }
+    values |= {
+        "bank_bits": timing.banks.bit_length() - 1,
+        "row_bits": timing.row_words.bit_length() - 1,
+    }
     return [f"timing {name} {value}" for name, value in values.items()]
 
 

@@ -80,7 +80,9 @@ def _kinds(design: Design) -> dict[str, str]:
     """Module name for each path of the hierarchy, without number."""
     kinds = {}
     for fragment, info in design.fragments.items():
-        origins = [_inner(o) for o in fragment.origins or () if not isinstance(o, Module | Fragment)]
+        origins = [
+            _inner(o) for o in fragment.origins or () if not isinstance(o, Module | Fragment)
+        ]
         if origins:
             kind = getattr(origins[-1], "verilog_name", _snake(type(origins[-1]).__name__))
             kinds[".".join(info.name)] = PREFIX + kind
@@ -133,7 +135,31 @@ def _parse(text: str) -> list[_RtlilModule]:
             if match := re.match(r"  cell \\(\S+) ", line):
                 modules[-1].children.append(match[1])
             body.append(line)
+    for module in modules:
+        module.body[:] = _sorted_ports(module.body)
     return modules
+
+
+def _sorted_ports(body: list[str]) -> list[str]:
+    """A module's lines with its ports first, by name: their order would differ between equal modules."""
+    ports: list[tuple[str, str, str, list[str]]] = []
+    rest: list[str] = []
+    attributes: list[str] = []
+    for line in body:
+        if line.startswith("  attribute"):
+            attributes.append(line)
+            continue
+        if match := re.match(r"(  wire width \d+) (input|output|inout) \d+ (.*)", line):
+            ports.append((match[2], match[3].strip(), match[1], attributes))
+        else:
+            rest += [*attributes, line]
+        attributes = []
+    first = ["\\clk", "\\rst"]
+    ports.sort(key=lambda port: (port[1] not in first, port[0], port[1]))
+    lines = []
+    for number, (direction, name, wire, own) in enumerate(ports):
+        lines += [*own, f"{wire} {direction} {number} {name}"]
+    return lines + rest
 
 
 def _merge(modules: list[_RtlilModule], kinds: dict[str, str]) -> str:
@@ -162,7 +188,15 @@ def _merge(modules: list[_RtlilModule], kinds: dict[str, str]) -> str:
 def _to_verilog(rtlil_text: str) -> str:
     attributes = " ".join(
         f"-remove {name}"
-        for name in ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding", "full_case", "parallel_case")
+        for name in (
+            "generator",
+            "top",
+            "src",
+            "amaranth.hierarchy",
+            "amaranth.decoding",
+            "full_case",
+            "parallel_case",
+        )
     )
     script = [
         f"read_rtlil <<rtlil\n{rtlil_text}\nrtlil",

@@ -77,7 +77,10 @@ def bench_files(
     expected_results : str
         Values of the reads of `hw.host.run_script`, a line each, decimal.
     """
-    files = {name: (SOURCES / name).read_text() for name in ("memory_array.v", "trace_writer.sv", "harness.cpp")}
+    files = {
+        name: (SOURCES / name).read_text()
+        for name in ("memory_array.v", "trace_writer.sv", "harness.cpp")
+    }
     loads = []
     for channel in range(spec.channels):
         files[f"memory{channel}.hex"] = memory_text(spec, program.memory, channel)
@@ -105,7 +108,9 @@ def summarize(spec: MachineSpec, verilog: str) -> dict[str, Any]:
     Multipliers are the `*` operators of each module, times its instances; memories are on-chip buffers
     (instances of `lpu_ram`), by shape.
     """
-    bodies = dict(re.findall(r"^module (\w+).*?\n(.*?)^endmodule", verilog, re.MULTILINE | re.DOTALL))
+    bodies = dict(
+        re.findall(r"^module (\w+).*?\n(.*?)^endmodule", verilog, re.MULTILINE | re.DOTALL)
+    )
     instances = {name: _instances(body, bodies) for name, body in bodies.items()}
     copies: Counter[str] = Counter()
 
@@ -121,7 +126,9 @@ def summarize(spec: MachineSpec, verilog: str) -> dict[str, Any]:
             values = {key: int(value) for key, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
             memories[values["DEPTH"], values["WIDTH"]] += copies[name]
     multipliers = {name: len(re.findall(r"= .* \* ", body)) for name, body in bodies.items()}
-    ports = re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", bodies[PROCESSOR], re.MULTILINE)
+    ports = re.findall(
+        r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", bodies[PROCESSOR], re.MULTILINE
+    )
     return {
         "target": spec.name,
         "machine_hash": f"{spec.hash:08x}",
@@ -130,11 +137,14 @@ def summarize(spec: MachineSpec, verilog: str) -> dict[str, Any]:
         "modules": dict(sorted(copies.items())),
         "ports": [{"name": n, "direction": d, "bits": int(high or 0) + 1} for d, high, n in ports],
         "memories": [
-            {"rows": rows, "bits": bits, "copies": count} for (rows, bits), count in sorted(memories.items())
+            {"rows": rows, "bits": bits, "copies": count}
+            for (rows, bits), count in sorted(memories.items())
         ],
         "memory_bits": sum(rows * bits * count for (rows, bits), count in memories.items()),
         "multipliers": sum(count * copies[name] for name, count in multipliers.items()),
-        "multipliers_by_module": {n: c * copies[n] for n, c in sorted(multipliers.items()) if c and copies[n]},
+        "multipliers_by_module": {
+            n: c * copies[n] for n, c in sorted(multipliers.items()) if c and copies[n]
+        },
         "lines": verilog.count("\n"),
     }
 
@@ -146,13 +156,19 @@ def _instances(body: str, bodies: Mapping[str, str]) -> list[str]:
 
 def _summary_text(summary: Mapping[str, Any]) -> str:
     lines = [f"{summary['top']}, target {summary['target']}, machine {summary['machine_hash']}", ""]
-    lines.append(f"{summary['lines']} lines, {summary['multipliers']} multipliers, {summary['memory_bits']} memory bits")
+    lines.append(
+        f"{summary['lines']} lines, {summary['multipliers']} multipliers, {summary['memory_bits']} memory bits"
+    )
     lines += ["", "Modules (instances)"]
     lines += [f"  {name:32s} {count:5d}" for name, count in summary["modules"].items()]
     lines += ["", "Multipliers"]
-    lines += [f"  {name:32s} {count:5d}" for name, count in summary["multipliers_by_module"].items()]
+    lines += [
+        f"  {name:32s} {count:5d}" for name, count in summary["multipliers_by_module"].items()
+    ]
     lines += ["", "Memories (rows x bits, copies)"]
     lines += [f"  {m['rows']:6d} x {m['bits']:4d} {m['copies']:5d}" for m in summary["memories"]]
     lines += ["", "Ports"]
-    lines += [f"  {port['direction']:6s} {port['bits']:4d}  {port['name']}" for port in summary["ports"]]
+    lines += [
+        f"  {port['direction']:6s} {port['bits']:4d}  {port['name']}" for port in summary["ports"]
+    ]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,17 @@ from hw.spec.registers import STOP_TOKENS, ControlRegister, Counter, ErrorCode
 from sim_tests.streams import seed
 
 R = ControlRegister
-INPUTS = ("idle", "retired", "busy", "waiting", "beat_read", "beat_written", "illegal", "outside", "length")
+INPUTS = (
+    "idle",
+    "retired",
+    "busy",
+    "waiting",
+    "beat_read",
+    "beat_written",
+    "illegal",
+    "outside",
+    "length",
+)
 ERRORS = ("read_error", "write_error", "overflow")
 
 
@@ -91,7 +101,15 @@ async def registers_hold_what_was_written(dut: Any, paused: bool) -> None:
         assert await host.read(address) == value % (1 << widths[address])
     assert int(dut.prompt_length.value) == values[R.PROMPT_LENGTH] % 2**20
     assert int(dut.stop_token__3.value) == values[R.STOP_TOKEN + 12] % 2**20
-    for address in (R.IDENTITY, R.STATUS, R.ERROR, R.LENGTH, R.COUNTER_LOW, 0x100, R.TOKENS + 4 * host.spec.tokens):
+    for address in (
+        R.IDENTITY,
+        R.STATUS,
+        R.ERROR,
+        R.LENGTH,
+        R.COUNTER_LOW,
+        0x100,
+        R.TOKENS + 4 * host.spec.tokens,
+    ):
         await host.write(address, 1, okay=False)
     for address in (0x100, R.TOKENS - 4, R.TOKENS + 4 * host.spec.tokens):
         await host.read(address, okay=False)
@@ -122,7 +140,9 @@ class WriteRecorder:
                     part = enable.bit_length() - 1
                     self.parts[unit, address, part] = data >> 32 * part & 0xFFFFFFFF
             if self.dut.token_write__enable.value:
-                self.tokens[int(self.dut.token_write__address.value)] = int(self.dut.token_write__data.value)
+                self.tokens[int(self.dut.token_write__address.value)] = int(
+                    self.dut.token_write__data.value
+                )
 
 
 @cocotb.test()
@@ -208,8 +228,14 @@ async def a_run_counts_and_ends(dut: Any, paused: bool) -> None:
 async def errors_stop_the_run(dut: Any) -> None:
     host = Host(dut, False)
     await host.reset()
-    cases = [(f"illegal {unit}", "illegal", 1 << unit, ErrorCode.ILLEGAL_INSTRUCTION, unit, 100 + unit) for unit in Unit]
-    cases += [(f"outside {unit}", "outside", 1 << unit, ErrorCode.PROGRAM_COUNTER, unit, 100 + unit) for unit in Unit]
+    cases = [
+        (f"illegal {unit}", "illegal", 1 << unit, ErrorCode.ILLEGAL_INSTRUCTION, unit, 100 + unit)
+        for unit in Unit
+    ]
+    cases += [
+        (f"outside {unit}", "outside", 1 << unit, ErrorCode.PROGRAM_COUNTER, unit, 100 + unit)
+        for unit in Unit
+    ]
     cases += [
         ("read", "read_error", 1, ErrorCode.READ_RESPONSE, Unit.LD, 200 + Unit.LD),
         ("write", "write_error", 1, ErrorCode.WRITE_RESPONSE, Unit.ST, 200 + Unit.ST),
@@ -240,7 +266,9 @@ async def the_watchdog_waits_for_retirements(dut: Any) -> None:
     retired = int(dut.cycle.value)
     while dut.running.value:
         await host.cycles(1)
-    assert int(dut.cycle.value) - retired in range(host.spec.watchdog_cycles, host.spec.watchdog_cycles + 3)
+    assert int(dut.cycle.value) - retired in range(
+        host.spec.watchdog_cycles, host.spec.watchdog_cycles + 3
+    )
     assert await host.read(R.ERROR) == ErrorCode.DEADLOCK
 
 

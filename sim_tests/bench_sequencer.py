@@ -19,7 +19,9 @@ from sim_tests.streams import Bench, parameters, seed
 class Environment:
     """The unit, the token counters and the TOKEN register; records what happens in every cycle."""
 
-    def __init__(self, bench: Bench, unit: Unit, rng: random.Random, depth: int, calm: bool) -> None:
+    def __init__(
+        self, bench: Bench, unit: Unit, rng: random.Random, depth: int, calm: bool
+    ) -> None:
         self.bench, self.dut, self.rng = bench, bench.dut, rng
         self.depth, self.calm = depth, calm
         self.layout = layout_fields(operation_layout(unit))
@@ -69,7 +71,9 @@ async def load(bench: Bench, unit: Unit, words: list[int]) -> None:
     dut.instruction__enable.value = 0
 
 
-def check(unit: Unit, words: list[int], records: list[dict[str, Any]], start: int, context: Context) -> int:
+def check(
+    unit: Unit, words: list[int], records: list[dict[str, Any]], start: int, context: Context
+) -> int:
     """Compare a run with the model; returns the number of operations."""
     state = State()
     at = {record["cycle"]: record for record in records}
@@ -95,7 +99,10 @@ def check(unit: Unit, words: list[int], records: list[dict[str, Any]], start: in
             offers.add(issue)
 
         def register(number: int, taken: int = taken) -> int:
-            values = {Register.POSITION: state.position, Register.PROMPT_LENGTH: context.prompt_length}
+            values = {
+                Register.POSITION: state.position,
+                Register.PROMPT_LENGTH: context.prompt_length,
+            }
             values |= {Register.STEPS: context.steps, Register.TOKEN: at[taken]["token"]}
             return values.get(Register(number), 0)
 
@@ -103,21 +110,29 @@ def check(unit: Unit, words: list[int], records: list[dict[str, Any]], start: in
         found = at[issue].get("payload")
         assert found is not None, f"cycle {issue}: instruction {state.pc} is not offered"
         for name, value in expected.items():
-            assert found[name] == value, f"instruction {state.pc}: {name} = {found[name]:#x}, expected {value:#x}"
+            assert found[name] == value, (
+                f"instruction {state.pc}: {name} = {found[name]:#x}, expected {value:#x}"
+            )
         issues.append((issue, state.pc, signal, list(state.index)))
         state.pc += 1
         fetch = issue + 1
     ends = [record for record in records if record["done"]]
     assert len(ends) == len(issues)
     for end, (issue, pc, signal, index) in zip(ends, issues, strict=True):
-        assert end["send"] == signal, f"instruction {pc} signals {end['send']:#x}, expected {signal:#x}"
-        assert end["trace"] == pack_trace(pc, index, issue - start, end["cycle"] - start, end["checksum"])
+        assert end["send"] == signal, (
+            f"instruction {pc} signals {end['send']:#x}, expected {signal:#x}"
+        )
+        assert end["trace"] == pack_trace(
+            pc, index, issue - start, end["cycle"] - start, end["checksum"]
+        )
     for record in records:
         cycle = record["cycle"]
         if cycle <= start:
             continue
         assert record["take"] == takes.get(cycle, 0), f"cycle {cycle}: takes {record['take']:#x}"
-        assert bool(record["o__valid"]) == (cycle in offers), f"cycle {cycle}: offered {record['o__valid']}"
+        assert bool(record["o__valid"]) == (cycle in offers), (
+            f"cycle {cycle}: offered {record['o__valid']}"
+        )
         assert not record["illegal"] and not record["outside"]
         busy = sum(i < cycle for i, *_ in issues) > sum(end["cycle"] < cycle for end in ends)
         assert record["busy"] == busy
@@ -146,7 +161,11 @@ async def runs_random_programs(dut: Any, calm: bool) -> None:
     for _ in range(60):
         context = Context(rng.randint(1, 9), rng.randint(1, 20), rng.getrandbits(1))
         words = random_program(unit, rng)
-        dut.prompt_length.value, dut.steps.value, dut.ended.value = context.prompt_length, context.steps, context.end
+        dut.prompt_length.value, dut.steps.value, dut.ended.value = (
+            context.prompt_length,
+            context.steps,
+            context.end,
+        )
         await load(bench, unit, words)
         environment = Environment(bench, unit, rng, in_flight(spec, unit), calm)
         bench.agents.append(environment)
@@ -180,7 +199,16 @@ class CycleCounter:
 @cocotb.test()
 async def refuses_what_is_illegal(dut: Any) -> None:
     unit = Unit(parameters()["unit"])
-    for name in ("start", "stop", "refused", "o__ready", "done", "instruction__enable", "cycle", "available"):
+    for name in (
+        "start",
+        "stop",
+        "refused",
+        "o__ready",
+        "done",
+        "instruction__enable",
+        "cycle",
+        "available",
+    ):
         getattr(dut, name).value = 0
     bench = await Bench.start(dut)
     count = {"count_cap": 1, "count_offset": 1, "count_scale": 1}

@@ -53,7 +53,11 @@ async def takes_tokens(dut: Any, gaps: str) -> None:
         prompt_length, steps = rng.randint(1, 8), rng.randint(8, 16)
         stops = [rng.randint(0, 3) for _ in range(STOP_TOKENS)]
         enable = rng.getrandbits(STOP_TOKENS)
-        dut.prompt_length.value, dut.steps.value, dut.stop_enable.value = prompt_length, steps, enable
+        dut.prompt_length.value, dut.steps.value, dut.stop_enable.value = (
+            prompt_length,
+            steps,
+            enable,
+        )
         for number, stop in enumerate(stops):
             getattr(dut, f"stop_token__{number}").value = stop
         dut.restart.value = 1
@@ -87,7 +91,9 @@ async def takes_tokens(dut: Any, gaps: str) -> None:
         bench.agents.remove(watch)
         issues = source.cycles[first:]
         assert len(watch.ends) == len(watch.after) == len(expected)
-        for issue, (cycle, checksum), after, want in zip(issues, watch.ends, watch.after, expected, strict=True):
+        for issue, (cycle, checksum), after, want in zip(
+            issues, watch.ends, watch.after, expected, strict=True
+        ):
             assert cycle == issue + (1 if want[0] else TOKEN_CYCLES)
             assert checksum == want[1]
             assert after == want[2]
@@ -100,7 +106,14 @@ async def takes_tokens(dut: Any, gaps: str) -> None:
 
 @cocotb.test()
 async def takes_one_instruction_at_a_time(dut: Any) -> None:
-    for name in ("restart", "host_write__enable", "best_index", "prompt_length", "steps", "stop_enable"):
+    for name in (
+        "restart",
+        "host_write__enable",
+        "best_index",
+        "prompt_length",
+        "steps",
+        "stop_enable",
+    ):
         getattr(dut, name).value = 0
     dut.running.value = 1
     bench = await Bench.start(dut)

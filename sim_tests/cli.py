@@ -8,6 +8,7 @@ import click
 from emulator.console import json_option, note, print_facts, print_json
 from hw.spec.errors import CheckFailed, InputError
 from sim_tests.compare_cli import compare_commands
+from sim_tests.demo_cli import demo_commands
 
 if TYPE_CHECKING:
     from hw.spec.program import Program
@@ -19,7 +20,7 @@ ENGINES = ("cocotb", "native")
 
 def commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    return [sim_command, *compare_commands()]
+    return [sim_command, *compare_commands(), *demo_commands()]
 
 
 @click.command("sim")

@@ -1,6 +1,6 @@
 """Emulator and simulated hardware compared entry by entry: every retirement, every memory word, tokens, cycles."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,13 @@ import numpy.typing as npt
 from emulator import sequencer
 from emulator.decode import decode_unit
 from emulator.machine import Machine
-from emulator.timing import TimingEngine, TimingResult
+from emulator.timing import (
+    RECORD_END,
+    RECORD_ISSUE,
+    RECORD_PC,
+    TimingEngine,
+    TimingResult,
+)
 from hw.spec.instructions import LOOP_DEPTH, Opcode, Pattern, Register, Unit, decode
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
@@ -40,6 +46,7 @@ class Expectation:
 
     Attributes
     ----------
+    program : Program
     request : Request
     end_position : int
         POSITION at which END is set.
@@ -54,6 +61,7 @@ class Expectation:
         With records and bursts.
     """
 
+    program: Program
     request: Request
     end_position: int
     tokens: npt.NDArray[np.int64]
@@ -113,11 +121,11 @@ def expect(program: Program, request: Request, machine: Machine | None = None) -
     for unit in Unit:
         records = timing.records[unit]
         entries = np.zeros(len(records), TRACE_DTYPE)
-        if [int(pc) for pc in records[:, 0]] != retired[unit].pc:
+        if [int(pc) for pc in records[:, RECORD_PC]] != retired[unit].pc:
             raise RuntimeError(f"the emulator's two halves disagree on the instructions of {unit.name}")
-        entries["pc"] = records[:, 0]
+        entries["pc"] = records[:, RECORD_PC]
         entries["index"] = np.array(retired[unit].indices, np.int32).reshape(-1, LOOP_DEPTH)
-        entries["issue"], entries["end"] = records[:, 3], records[:, 4]
+        entries["issue"], entries["end"] = records[:, RECORD_ISSUE], records[:, RECORD_END]
         entries["checksum"] = retired[unit].checksum
         trace[unit] = entries
     counters = {"cycles": timing.cycles}
@@ -128,7 +136,7 @@ def expect(program: Program, request: Request, machine: Machine | None = None) -
     tokens = state.tokens[:length].copy()
     memory = state.memory.copy()
     return Expectation(
-        request, end_position, tokens, timing.cycles, trace, memory, counters, timing
+        program, request, end_position, tokens, timing.cycles, trace, memory, counters, timing
     )
 
 
@@ -183,12 +191,12 @@ def compare(program: Program, expected: Expectation, result: SimulationResult) -
             cycle = min(int(side[at]["issue"]) for side in (ours, theirs) if at < len(side))
             if first is None or cycle < first[0]:
                 first = (cycle, unit, at)
-    message = None if first is None else _event_difference(program, expected, result, *first[1:])
+    message = None if first is None else _event_difference(expected, result, *first[1:])
     if expected.memory.shape != result.memory.shape:
         raise ValueError(f"memories of {expected.memory.shape} and {result.memory.shape} cannot be compared")
     words = np.flatnonzero((expected.memory != result.memory).any(axis=1))
     if message is None and len(words):
-        message = _word_difference(program, expected, result, int(words[0]))
+        message = _word_difference(expected, result, int(words[0]))
     others = _other_differences(expected, result)
     if message is None and others:
         message = others[0]
@@ -200,14 +208,14 @@ def compare(program: Program, expected: Expectation, result: SimulationResult) -
 
 
 def _event_difference(
-    program: Program, expected: Expectation, result: SimulationResult, unit: Unit, at: int
+    expected: Expectation, result: SimulationResult, unit: Unit, at: int
 ) -> str:
     """Unit, instruction, loop indices, cycle, address, both values."""
     ours, theirs = expected.trace[unit], result.trace[unit]
     event = ours[at] if at < len(ours) else theirs[at]
-    name = _instruction_name(program, unit, int(event["pc"]))
+    name = _instruction_name(expected.program, unit, int(event["pc"]))
     indices = tuple(int(i) for i in event["index"])
-    place = _event_place(program, expected, unit, at)
+    place = _event_place(expected, unit, at)
     where = f"{name}, loop indices {indices}, cycle {int(event['issue'])}, {place}"
     if at >= len(theirs):
         return f"{where}: retirement {at} of the emulator, with checksum {int(event['checksum']):#010x}, is missing in RTL"
@@ -233,17 +241,16 @@ def _instruction_name(program: Program, unit: Unit, pc: int) -> str:
     return f"{unit.name} instruction {pc} ({text})"
 
 
-def _event_place(program: Program, expected: Expectation, unit: Unit, at: int) -> str:
-    for number, operation in enumerate(_operations(program, expected, unit)):
+def _event_place(expected: Expectation, unit: Unit, at: int) -> str:
+    for number, operation in enumerate(_operations(expected, unit)):
         if number == at:
             return "no address" if operation is None else operation_place(unit, operation)
     return "no address"
 
 
-def _operations(
-    program: Program, expected: Expectation, unit: Unit
-) -> Iterator[dict[str, int] | None]:
+def _operations(expected: Expectation, unit: Unit) -> Iterator[dict[str, int] | None]:
     """Evaluated operands of each unit instruction in order; None for SYNC."""
+    program = expected.program
     words = program.instructions.get(unit, [])
     request = expected.request
     for entry in entries_of(program, unit, request, expected.end_position):
@@ -263,18 +270,16 @@ def _operations(
         yield evaluate_operation(unit, decode(unit, word), indices, registers)
 
 
-def _word_difference(
-    program: Program, expected: Expectation, result: SimulationResult, word: int
-) -> str:
+def _word_difference(expected: Expectation, result: SimulationResult, word: int) -> str:
     """Address, both values, and the last store that wrote there."""
     ours, theirs = expected.memory[word], result.memory[word]
     byte = int(np.flatnonzero(ours != theirs)[0])
     writer = "no store writes there"
-    for number, operation in enumerate(_operations(program, expected, Unit.ST)):
+    for number, operation in enumerate(_operations(expected, Unit.ST)):
         if operation is not None and _stores(operation, word, len(expected.memory)):
             event = expected.trace[Unit.ST][number]
             indices = tuple(int(i) for i in event["index"])
-            name = _instruction_name(program, Unit.ST, int(event["pc"]))
+            name = _instruction_name(expected.program, Unit.ST, int(event["pc"]))
             writer = f"last written by {name}, loop indices {indices}, cycle {int(event['end'])}"
     values = f"emulator {ours.tobytes().hex()}, RTL {theirs.tobytes().hex()}"
     return f"memory word {word:#x} byte {byte}, {writer}: {values}"
@@ -318,13 +323,3 @@ def _error_text(program: Program | None, result: SimulationResult) -> str:
         else _instruction_name(program, unit, result.error_pc)
     )
     return f"RTL stopped with {result.error.name} at {where}"
-
-
-def check_exact(program: Program, request: Request, result: SimulationResult) -> Comparison:
-    """`expect` and `compare` in one."""
-    return compare(program, expect(program, request), result)
-
-
-def prompt_of(tokens: Sequence[int]) -> tuple[int, ...]:
-    """Token ids as a `Request` holds them."""
-    return tuple(int(token) for token in tokens)

@@ -61,7 +61,7 @@ class Step:
     optional : bool
         Left out when it carries no token.
     plain : bool
-        Takes no token that nothing needs.
+        Takes and sends no token that nothing needs.
     """
 
     unit: Unit
@@ -246,7 +246,7 @@ class Scheduler:
                 source = done[-1].step
                 # A unit may send tokens to itself too, though it knows what it did.
                 unknown = giver == unit or source.latest > self.clock[unit][giver]
-                if unknown and not source.signal >> unit & 1:
+                if unknown and not source.plain and not source.signal >> unit & 1:
                     self._edge(source, step, level)
 
     def _latest(
@@ -335,17 +335,17 @@ class Scheduler:
         place: dict[Step, int] = {}
         for position, item in enumerate(order):
             if isinstance(item, Step):
-                place[item] = 2 * position
+                place[item] = 3 * position
             elif isinstance(item, Repeat):
-                place |= {step: 2 * position - 1 for step in item.entry.values()}
-                place |= {step: 2 * position + 1 for step in item.exit.values()}
+                place |= {step: 3 * position - 1 for step in item.entry.values()}
+                place |= {step: 3 * position + 1 for step in item.exit.values()}
         head = len(node.units) if node.token_loop else 0
         for step, position in sorted(place.items(), key=lambda pair: pair[1]):
             for source in step.sources:
                 if place[source] < position:
                     continue
                 _put(node.credits, source.unit, step.unit)
-                if position >= 2 * head:
+                if position >= 3 * head - 1:
                     _put(node.drains, step.unit, source.unit)
 
 

@@ -58,7 +58,9 @@ def _block(unit: Unit, rng: random.Random, words: list[int], depth: int, length:
                 # A way out of all open loops or of some, taken or not.
                 condition = rng.choice([Condition.PREFILL, Condition.END])
                 behind = len(words) + 2
-                words.append(encode(unit, Opcode.BRANCH, condition=condition, close=1, target=behind))
+                words.append(
+                    encode(unit, Opcode.BRANCH, condition=condition, close=1, target=behind)
+                )
             words.append(encode(unit, Opcode.END_LOOP, target=head + 1))
             words[head] = encode(unit, Opcode.LOOP, target=len(words), **_loop_count(rng))
         elif kind == "branch":
@@ -80,9 +82,23 @@ def _mask(rng: random.Random) -> int:
 
 
 def _loop_count(rng: random.Random) -> dict[str, int]:
-    register = rng.choice([Register.ZERO, Register.POSITION, Register.PROMPT_LENGTH, Register.STEPS])
-    values = {"cap": rng.choice([0, 1, 2, 2, 3, 3]), "register": register, "offset": rng.randint(0, 20), "shift": rng.randint(0, 3)}
-    values |= {"scale": rng.choice([0, 1, 1, 2, 3]), "level": rng.randrange(4), "step": rng.randint(0, 2)}
+    register = rng.choice([
+        Register.ZERO,
+        Register.POSITION,
+        Register.PROMPT_LENGTH,
+        Register.STEPS,
+    ])
+    values = {
+        "cap": rng.choice([0, 1, 2, 2, 3, 3]),
+        "register": register,
+        "offset": rng.randint(0, 20),
+        "shift": rng.randint(0, 3),
+    }
+    values |= {
+        "scale": rng.choice([0, 1, 1, 2, 3]),
+        "level": rng.randrange(4),
+        "step": rng.randint(0, 2),
+    }
     return {f"count_{name}": int(value) for name, value in values.items()}
 
 
@@ -98,14 +114,21 @@ def _random_operation(unit: Unit, rng: random.Random) -> int:
     return encode(unit, Opcode.EXECUTE, **values)
 
 
-def count(values: dict[str, int], name: str, register: Callable[[int], int], index: list[int]) -> int:
+def count(
+    values: dict[str, int], name: str, register: Callable[[int], int], index: list[int]
+) -> int:
     """min(cap, max(0, ((register + offset) >> shift) * scale - index[level] * step))."""
-    part = {key: values[f"{name}_{key}"] for key in ("cap", "register", "offset", "shift", "scale", "level", "step")}
+    part = {
+        key: values[f"{name}_{key}"]
+        for key in ("cap", "register", "offset", "shift", "scale", "level", "step")
+    }
     total = (register(part["register"]) + part["offset"] >> part["shift"]) * part["scale"]
     return min(part["cap"], max(0, total - index[part["level"]] * part["step"]))
 
 
-def operation(unit: Unit, word: int, register: Callable[[int], int], index: list[int], position: int) -> dict[str, int]:
+def operation(
+    unit: Unit, word: int, register: Callable[[int], int], index: list[int], position: int
+) -> dict[str, int]:
     """Fields that the unit is to receive; a SYNC has only `sync`."""
     values = decode(unit, word)
     if values["opcode"] == Opcode.SYNC:

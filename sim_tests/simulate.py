@@ -142,7 +142,9 @@ def simulate(
             plusargs.append(f"+memory_dump_{channel}={scratch / f'dump{channel}.hex'}")
         if wave is not None:
             plusargs.append(f"+wave_file={scratch / 'wave.fst'}")
-        script = timing_script(timing) + load_script(program) + run_script(prompt, tokens, stop_tokens)
+        script = (
+            timing_script(timing) + load_script(program) + run_script(prompt, tokens, stop_tokens)
+        )
         (scratch / "script.txt").write_text("\n".join(script) + "\n")
         run = _run_native if engine == "native" else _run_cocotb
         reads, seconds = run(folder, scratch, plusargs, limit)
@@ -165,7 +167,9 @@ def _check(
     if len(prompt) == 0 or tokens < 1:
         raise InputError("prompt, tokens: expected at least one token each")
     if len(prompt) + tokens > spec.tokens:
-        raise InputError(f"prompt, tokens: expected at most {spec.tokens} together, found {len(prompt) + tokens}")
+        raise InputError(
+            f"prompt, tokens: expected at most {spec.tokens} together, found {len(prompt) + tokens}"
+        )
     if len(stop_tokens) > STOP_TOKENS:
         raise InputError(f"stop_tokens: expected at most {STOP_TOKENS}, found {len(stop_tokens)}")
     if program.memory.shape[0] > spec.memory.words or program.memory.shape[1] != spec.word_bytes:
@@ -174,10 +178,14 @@ def _check(
             f"found {program.memory.shape}"
         )
     if timing.words != spec.memory.words:
-        raise InputError(f"memory_parameters: words: expected {spec.memory.words}, found {timing.words}")
+        raise InputError(
+            f"memory_parameters: words: expected {spec.memory.words}, found {timing.words}"
+        )
     for unit, words in program.instructions.items():
         if len(words) > spec.instructions:
-            raise InputError(f"program: {unit.name}: expected at most {spec.instructions} instructions, found {len(words)}")
+            raise InputError(
+                f"program: {unit.name}: expected at most {spec.instructions} instructions, found {len(words)}"
+            )
 
 
 def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> Path:
@@ -187,10 +195,28 @@ def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> P
     harness = (VERILOG / "harness.cpp").read_text()
     access = port_access(netlist, TOP)
     libraries = str(cocotb_tools.config.libs_dir)
-    arguments = ["--top-module", TOP, "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"]
+    arguments = [
+        "--top-module",
+        TOP,
+        "-O3",
+        "--x-assign",
+        "fast",
+        "--x-initial",
+        "fast",
+        "--noassert",
+    ]
     arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style"]
     arguments += ["--trace-fst", "--trace-structs"] * waves
-    key = [netlist, *support, harness, access, engine, libraries, *arguments, toolchain.toolchain_version()]
+    key = [
+        netlist,
+        *support,
+        harness,
+        access,
+        engine,
+        libraries,
+        *arguments,
+        toolchain.toolchain_version(),
+    ]
 
     def build(folder: Path) -> None:
         (folder / "netlist.sv").write_text(netlist)
@@ -223,7 +249,11 @@ def read_memory(spec: MachineSpec, files: Sequence[Path]) -> np.ndarray:
     """Memory from what $writememh wrote of each channel."""
     parts = []
     for file in files:
-        lines = [line for line in file.read_text().split("\n") if line and not line.startswith(("//", "@"))]
+        lines = [
+            line
+            for line in file.read_text().split("\n")
+            if line and not line.startswith(("//", "@"))
+        ]
         part = np.frombuffer(bytes.fromhex("".join(lines)), np.uint8).reshape(-1, spec.bus_bytes)
         parts.append(part[:, ::-1])
     return np.concatenate(parts, axis=1)
@@ -245,7 +275,9 @@ def read_trace(path: Path) -> dict[Unit, np.ndarray]:
     return trace
 
 
-def _run_native(folder: Path, scratch: Path, plusargs: list[str], limit: int | None) -> tuple[list[int], float]:
+def _run_native(
+    folder: Path, scratch: Path, plusargs: list[str], limit: int | None
+) -> tuple[list[int], float]:
     command = [str(folder / "Vtop"), str(scratch / "script.txt"), str(scratch / "results.txt")]
     command += [str(limit)] if limit is not None else []
     done = subprocess.run([*command, *plusargs], capture_output=True, text=True, check=False)
@@ -255,7 +287,9 @@ def _run_native(folder: Path, scratch: Path, plusargs: list[str], limit: int | N
     return [int(value) for value in reads], float(last.split()[1])
 
 
-def _run_cocotb(folder: Path, scratch: Path, plusargs: list[str], limit: int | None) -> tuple[list[int], float]:
+def _run_cocotb(
+    folder: Path, scratch: Path, plusargs: list[str], limit: int | None
+) -> tuple[list[int], float]:
     log, xml = scratch / "simulation.log", scratch / "results.xml"
     environment = {
         SCRIPT_VARIABLE: str(scratch / "script.txt"),
@@ -279,7 +313,9 @@ def _run_cocotb(folder: Path, scratch: Path, plusargs: list[str], limit: int | N
     except (SystemExit, RuntimeError):  # the runner exits with the simulator's status
         pass
     if not xml.exists() or get_results(xml) != (1, 0):
-        raise RuntimeError(f"the simulation failed: {log.read_text()[-4000:] if log.exists() else ''}")
+        raise RuntimeError(
+            f"the simulation failed: {log.read_text()[-4000:] if log.exists() else ''}"
+        )
     results = json.loads((scratch / "results.json").read_text())
     return results["reads"], results["seconds"]
 
@@ -288,12 +324,17 @@ def _result(spec: MachineSpec, scratch: Path, reads: list[int], seconds: float) 
     error, length = reads[1], reads[2]
     names = [name for name, _ in counters()]
     pairs = reads[3 : 3 + 2 * len(names)]
-    values = {name: low | high << 32 for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)}
+    values = {
+        name: low | high << 32
+        for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)
+    }
     return SimulationResult(
         tokens=np.array(reads[3 + 2 * len(names) :][:length], np.int64),
         cycles=values["cycles"],
         trace=read_trace(scratch / "trace.txt"),
-        memory=read_memory(spec, [scratch / f"dump{channel}.hex" for channel in range(spec.channels)]),
+        memory=read_memory(
+            spec, [scratch / f"dump{channel}.hex" for channel in range(spec.channels)]
+        ),
         counters=values,
         error=ErrorCode(error & 0xFF),
         error_unit=error >> 8 & 0xFF,

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from emulator.timing import RECORD_END, RECORD_ISSUE, RECORD_PC, TimingEngine
 from hw.spec.instructions import Opcode, Unit, encode
 from hw.spec.machine import load_machine
 from hw.spec.program import Program
@@ -18,7 +19,9 @@ PROMPT, GENERATED = [3, 1, 2], 5
 @functools.cache
 def _run(target: str, engine: str) -> tuple[TokenProgram, SimulationResult]:
     token_program = TokenProgram(load_machine(target))
-    result = simulate(token_program.spec, token_program.program, PROMPT, GENERATED, engine, limit=100_000)
+    result = simulate(
+        token_program.spec, token_program.program, PROMPT, GENERATED, engine, limit=100_000
+    )
     return token_program, result
 
 
@@ -55,7 +58,10 @@ def test_counters_agree_with_the_trace() -> None:
     assert result.counters["bytes_written"] == len(positions) * STORED * expected.spec.bus_bytes
     for unit in (Unit.ST, Unit.MPE, Unit.SFU, Unit.SYS):
         entries = result.trace[unit]
-        assert result.counters[f"busy_{unit.name.lower()}"] == (entries["end"] - entries["issue"]).sum()
+        assert (
+            result.counters[f"busy_{unit.name.lower()}"]
+            == (entries["end"] - entries["issue"]).sum()
+        )
     last = max(entries["end"].max() for entries in result.trace.values())
     # Behind the last end, SYS still has to fetch its HALT at most.
     assert last < result.cycles <= last + 12
@@ -66,7 +72,9 @@ def test_stop_token_ends_the_sequence() -> None:
     tokens = expected.tokens(PROMPT, GENERATED)
     stop = tokens[len(PROMPT) + 1]
     first = tokens.index(stop, len(PROMPT))
-    result = simulate(expected.spec, expected.program, PROMPT, GENERATED, stop_tokens=[63, stop], limit=100_000)
+    result = simulate(
+        expected.spec, expected.program, PROMPT, GENERATED, stop_tokens=[63, stop], limit=100_000
+    )
     assert result.tokens.tolist() == tokens[: first + 1]
 
 
@@ -96,7 +104,12 @@ def _errors() -> dict[str, tuple[dict[Unit, list[int]], ErrorCode, Unit, int]]:
             300,
         ),
         "token overflow": (halt | {Unit.ST: [signal, again]}, ErrorCode.TOKEN_OVERFLOW, Unit.LD, 0),
-        "deadlock": (halt | {Unit.ST: [encode(Unit.ST, Opcode.SYNC, wait=1)]}, ErrorCode.DEADLOCK, Unit.LD, 0),
+        "deadlock": (
+            halt | {Unit.ST: [encode(Unit.ST, Opcode.SYNC, wait=1)]},
+            ErrorCode.DEADLOCK,
+            Unit.LD,
+            0,
+        ),
     }
 
 
@@ -109,3 +122,16 @@ def test_errors_stop_the_run(case: str) -> None:
     assert (result.error, result.error_unit, result.error_pc) == (error, unit, pc)
     if error == ErrorCode.DEADLOCK:
         assert result.cycles > spec.watchdog_cycles
+
+
+def test_cycles_are_those_of_the_emulator() -> None:
+    expected, result = _run("tiny", "native")
+    timed = TimingEngine(expected.program).run(len(PROMPT), GENERATED, record=True)
+    assert result.cycles == timed.cycles
+    for unit in Unit:
+        records, entries = timed.records[unit], result.trace[unit]
+        assert records[:, RECORD_PC].tolist() == entries["pc"].tolist()
+        assert records[:, RECORD_ISSUE].tolist() == entries["issue"].tolist()
+        assert records[:, RECORD_END].tolist() == entries["end"].tolist()
+        assert result.counters[f"busy_{unit.name.lower()}"] == timed.busy[unit]
+        assert result.counters[f"wait_{unit.name.lower()}"] == timed.waited[unit]

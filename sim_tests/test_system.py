@@ -18,9 +18,17 @@ def test_system() -> None:
     assert run_bench("system", netlist, BENCH, parameters={"tokens": SPEC.tokens}).tests == 4
 
 
-@pytest.mark.parametrize("right, wrong", [("position < prompt_length", "position <= prompt_length")])
+@pytest.mark.parametrize(
+    "right, wrong", [("position < prompt_length", "position <= prompt_length")]
+)
 def test_a_fault_is_found(right: str, wrong: str) -> None:
     netlist = convert(SystemUnit(SPEC), "top")
     assert right in netlist
     with pytest.raises(AssertionError, match="of 3 tests failed"):
-        run_bench("system_faulty", netlist.replace(right, wrong), BENCH, parameters={"tokens": SPEC.tokens}, only="takes_tokens")
+        run_bench(
+            "system_faulty",
+            netlist.replace(right, wrong),
+            BENCH,
+            parameters={"tokens": SPEC.tokens},
+            only="takes_tokens",
+        )

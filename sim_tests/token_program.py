@@ -54,10 +54,12 @@ class TokenProgram:
         self.scale = rng.choice(np.array([0.25, 0.5, 1, 2], np.float32), self.vocabulary)
         self.rows = self.length // spec.lanes
         self.weight_words = self.length // 4 * spec.step_words
-        # An embedding is followed by a row that holds its scale; the first word is not used.
-        self.embedding_base = 1 + self.weight_words
+        # An embedding is followed by a row that holds its scale. None crosses the end of a burst, so that
+        # the time to load one does not depend on the token.
         self.embedding_words = self.rows + 1
-        self.output = self.embedding_base + self.vocabulary * self.embedding_words
+        self.pitch = 1 << (self.embedding_words - 1).bit_length()
+        self.embedding_base = -(-(1 + self.weight_words) // self.pitch) * self.pitch
+        self.output = self.embedding_base + self.vocabulary * self.pitch
         self.program = Program(spec, self._instructions(), self._memory())
 
     def logits(self, token: int) -> np.ndarray:
@@ -77,8 +79,9 @@ class TokenProgram:
         memory = np.zeros((self.output, spec.word_bytes), np.uint8)
         # Step s holds elements 4s to 4s+3 of every row.
         steps = self.weights.reshape(self.vocabulary, -1, 4).transpose(1, 0, 2)
-        memory[1 : self.embedding_base] = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, spec.word_bytes)
-        table = np.zeros((self.vocabulary, self.embedding_words * spec.lanes), np.float32)
+        weights = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, spec.word_bytes)
+        memory[1 : 1 + self.weight_words] = weights
+        table = np.zeros((self.vocabulary, self.pitch * spec.lanes), np.float32)
         table[:, : self.length] = self.embedding
         table[:, self.rows * spec.lanes] = self.scale
         memory[self.embedding_base :] = table.view(np.uint8).reshape(-1, spec.word_bytes)
@@ -107,7 +110,7 @@ class TokenProgram:
                 random=1,
                 address_base=self.embedding_base,
                 address_register=Register.TOKEN,
-                address_factor=self.embedding_words,
+                address_factor=self.pitch,
                 **_count("length", self.embedding_words),
                 signal=_mask(Unit.SFU),
             ),

@@ -40,7 +40,9 @@ class Buffer(wiring.Component):
     read: list[wiring.PureInterface]
     enable: Value
 
-    def __init__(self, depth: int, width: int, granularity: int | None = None, readers: int = 1) -> None:
+    def __init__(
+        self, depth: int, width: int, granularity: int | None = None, readers: int = 1
+    ) -> None:
         if depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two above 1, not {depth!r}")
         if granularity is not None and width % granularity:

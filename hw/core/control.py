@@ -88,7 +88,9 @@ class Control(wiring.Component):
         self.spec = spec
         units = len(Unit)
         instructions = {
-            f"instruction{int(unit)}": Out(write_port(spec.instructions, instruction_bits(unit), PART_BITS))
+            f"instruction{int(unit)}": Out(
+                write_port(spec.instructions, instruction_bits(unit), PART_BITS)
+            )
             for unit in Unit
         }
         super().__init__({
@@ -190,7 +192,10 @@ class Control(wiring.Component):
                 with m.Case(address):
                     m.d.comb += [slave.read_data.eq(source), slave.read_refused.eq(0)]
             with m.Case(_window(self.spec, slave.read_address)):
-                m.d.comb += [slave.read_data.eq(self.token_read.data), slave.read_refused.eq(self.running)]
+                m.d.comb += [
+                    slave.read_data.eq(self.token_read.data),
+                    slave.read_refused.eq(self.running),
+                ]
 
     def _run(
         self,

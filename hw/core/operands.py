@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from amaranth.hdl import C, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import enum as hdl_enum
 
-from hw.spec.instructions import ADDRESS_BITS, BUFFER_BITS, COUNT_BITS, EXTENT_BITS, FACTOR_BITS, LANE_BITS, Register
+from hw.spec.instructions import (
+    ADDRESS_BITS,
+    BUFFER_BITS,
+    COUNT_BITS,
+    EXTENT_BITS,
+    FACTOR_BITS,
+    LANE_BITS,
+    Register,
+)
 
 INDEX_BITS = COUNT_BITS
 REGISTER_BITS = COUNT_BITS
@@ -116,10 +124,24 @@ class OperandEvaluator:
     def count(self, name: str, field: Callable[[str], Value]) -> Value:
         """The count whose parts are `field("cap")` and so on; valid in SUM only."""
         m = self.m
-        total = self._shifted(f"{name}_total", self._register(field("register")) + field("offset"), field)
-        scaled = self._product(f"{name}_scaled", total, field("scale"), EXTENT_BITS + 1 + FACTOR_BITS, When.TOKENS_TAKEN)
+        total = self._shifted(
+            f"{name}_total", self._register(field("register")) + field("offset"), field
+        )
+        scaled = self._product(
+            f"{name}_scaled",
+            total,
+            field("scale"),
+            EXTENT_BITS + 1 + FACTOR_BITS,
+            When.TOKENS_TAKEN,
+        )
         step = field("step")
-        charged = self._product(f"{name}_charged", self._level(field("level")), step, INDEX_BITS + EXTENT_BITS, When.DECODED)
+        charged = self._product(
+            f"{name}_charged",
+            self._level(field("level")),
+            step,
+            INDEX_BITS + EXTENT_BITS,
+            When.DECODED,
+        )
         rest = Signal(signed(INDEX_BITS + EXTENT_BITS + 1), name=f"{name}_rest")
         count = Signal(COUNT_BITS, name=f"{name}_count")
         m.d.comb += [
@@ -136,12 +158,20 @@ class OperandEvaluator:
         with m.If(self.state == State.WAIT):
             m.d.sync += lane.eq(register & ~(C((1 << LANE_BITS) - 1) << field("shift")))
         units = self._shifted("address_units", register, field)
-        terms = [self._product("address_units_words", units, field("factor"), ADDRESS_BITS, When.TOKENS_TAKEN)]
+        terms = [
+            self._product(
+                "address_units_words", units, field("factor"), ADDRESS_BITS, When.TOKENS_TAKEN
+            )
+        ]
         for level, index in enumerate(self.index):
             stride = field(f"stride{level}")
-            terms.append(self._product(f"address_loop{level}", index, stride, ADDRESS_BITS, When.DECODED))
+            terms.append(
+                self._product(f"address_loop{level}", index, stride, ADDRESS_BITS, When.DECODED)
+            )
         address = Signal(ADDRESS_BITS, name="address_sum")
-        m.d.comb += address.eq((field("base") + terms[0]) + (terms[1] + terms[2]) + (terms[3] + terms[4]))
+        m.d.comb += address.eq(
+            (field("base") + terms[0]) + (terms[1] + terms[2]) + (terms[3] + terms[4])
+        )
         return address, lane
 
     def buffer(self, name: str, field: Callable[[str], Value], terms: int) -> Value:
@@ -150,7 +180,9 @@ class OperandEvaluator:
         for term in range(terms):
             index = self._level(field(f"level{term}"))[:BUFFER_BITS]
             stride = field(f"stride{term}")
-            total = total + self._product(f"{name}_term{term}", index, stride, BUFFER_BITS, When.DECODED)
+            total = total + self._product(
+                f"{name}_term{term}", index, stride, BUFFER_BITS, When.DECODED
+            )
         address = Signal(BUFFER_BITS, name=f"{name}_sum")
         self.m.d.comb += address.eq(total)
         return address

@@ -28,7 +28,10 @@ def control_ports() -> dict[str, tuple[str, wiring.Member]]:
 
 def memory_ports(spec: MachineSpec, channel: int) -> dict[str, tuple[str, wiring.Member]]:
     """The AXI4 port of a channel: port name -> member of `axi_read()` or `axi_write()` and its direction."""
-    members = [*axi_read(spec.bus_bytes).members.items(), *axi_write(spec.bus_bytes).members.items()]
+    members = [
+        *axi_read(spec.bus_bytes).members.items(),
+        *axi_write(spec.bus_bytes).members.items(),
+    ]
     return {f"m_axi_{channel}_{name}": (name, member) for name, member in members}
 
 
@@ -90,7 +93,13 @@ class Processor(wiring.Component):
         m.submodules.matrix = matrix = MatrixEngine(spec)
         m.submodules.vector = vector = VectorUnit(spec)
         m.submodules.system = system = SystemUnit(spec)
-        units = {Unit.LD: load, Unit.ST: store, Unit.MPE: matrix, Unit.SFU: vector, Unit.SYS: system}
+        units = {
+            Unit.LD: load,
+            Unit.ST: store,
+            Unit.MPE: matrix,
+            Unit.SFU: vector,
+            Unit.SYS: system,
+        }
         for unit, component in units.items():
             self._sequencer(m, unit, component, control, tokens, system)
         self._buffers(m, load, store, matrix, vector)
@@ -110,7 +119,10 @@ class Processor(wiring.Component):
             system.steps.eq(control.steps),
             system.stop_enable.eq(control.stop_enable),
             system.best_index.eq(vector.best_index),
-            *(mine.eq(theirs) for mine, theirs in zip(system.stop_token, control.stop_token, strict=True)),
+            *(
+                mine.eq(theirs)
+                for mine, theirs in zip(system.stop_token, control.stop_token, strict=True)
+            ),
         ]
         return m
 
@@ -166,14 +178,18 @@ class Processor(wiring.Component):
         m.submodules.input_buffer = inputs = Buffer(spec.input_words, word_bits, readers=3)
         m.submodules.vector_buffer = vectors = Buffer(spec.vector_rows, word_bits, readers=3)
         drained_bits = 32 * spec.drain_lanes
-        m.submodules.result_buffer = results = Buffer(spec.result_rows, word_bits, drained_bits, readers=3)
+        m.submodules.result_buffer = results = Buffer(
+            spec.result_rows, word_bits, drained_bits, readers=3
+        )
         m.submodules.scalar_file = scalars = Buffer(spec.scalars, 32, readers=3)
         m.submodules.activation_buffer = activations = ActivationBuffer(
             spec.activation_rows, spec.lanes, spec.granule
         )
         m.submodules.matrix_scales = matrix_scales = Buffer(spec.matrix_scales, 32)
         stored_bits = 8 * min(spec.lanes, 4)
-        m.submodules.store_buffer = stored = Buffer(spec.store_rows, 8 * spec.matrix_rows, stored_bits)
+        m.submodules.store_buffer = stored = Buffer(
+            spec.store_rows, 8 * spec.matrix_rows, stored_bits
+        )
 
         connect(m, load.stream, stream_ring.write)
         connect(m, load.scale, scale_ring.write)
@@ -190,7 +206,12 @@ class Processor(wiring.Component):
         connect(m, matrix.output_scales, matrix_scales.read[0])
         connect(m, store.source, stored.read[0])
         for number, operand in enumerate(OPERANDS):
-            for name, buffer in (("input", inputs), ("vector", vectors), ("result", results), ("scalar", scalars)):
+            for name, buffer in (
+                ("input", inputs),
+                ("vector", vectors),
+                ("result", results),
+                ("scalar", scalars),
+            ):
                 connect(m, getattr(vector, f"{operand}_{name}"), buffer.read[number])
 
     def _ports(self, m: Module, control: Control, load: LoadUnit, store: StoreUnit) -> None:

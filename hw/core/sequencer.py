@@ -29,7 +29,9 @@ PC_BITS = 13
 CYCLE_BITS = 48
 
 if (FETCH_CYCLES, EVALUATE_CYCLES, CONTROL_CYCLES) != (2, 2, 5):
-    raise RuntimeError("the states of the sequencer take 2, 2 and 5 cycles: hw.spec.latency must say so")
+    raise RuntimeError(
+        "the states of the sequencer take 2, 2 and 5 cycles: hw.spec.latency must say so"
+    )
 
 
 def in_flight(spec: MachineSpec, unit: Unit) -> int:
@@ -41,7 +43,10 @@ def flight_layout(trace: bool) -> data.StructLayout:
     """What is kept of an instruction from issue to end: all of it where it is traced."""
     fields = {"signal": len(Unit), "pc": PC_BITS}
     if trace:
-        fields |= {"issue": CYCLE_BITS, **{f"index{level}": INDEX_BITS for level in range(LOOP_DEPTH)}}
+        fields |= {
+            "issue": CYCLE_BITS,
+            **{f"index{level}": INDEX_BITS for level in range(LOOP_DEPTH)},
+        }
     return data.StructLayout(fields)
 
 
@@ -204,7 +209,13 @@ class Sequencer(wiring.Component):
         ]
 
     def _operands(
-        self, m: Module, state: Signal, word: Value, opcode: Value, position: Signal, index: list[Signal]
+        self,
+        m: Module,
+        state: Signal,
+        word: Value,
+        opcode: Value,
+        position: Signal,
+        index: list[Signal],
     ) -> Value:
         """Fill the payload of `o`; return the count of LOOP, valid in SUM."""
         registers = {
@@ -398,7 +409,9 @@ class Sequencer(wiring.Component):
             self.oldest_pc.eq(oldest.pc),
         ]
         if self.traced:
-            m.d.comb += [self.retirement[f"index{i}"].eq(oldest[f"index{i}"]) for i in range(LOOP_DEPTH)]
+            m.d.comb += [
+                self.retirement[f"index{i}"].eq(oldest[f"index{i}"]) for i in range(LOOP_DEPTH)
+            ]
             m.d.comb += [
                 self.retirement.valid.eq(self.done & ~self.stop),
                 self.retirement.pc.eq(oldest.pc),

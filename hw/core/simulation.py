@@ -36,7 +36,9 @@ class Simulation(wiring.Component):
         self.spec = spec
         members = {name: member for name, (_, member) in control_ports().items()}
         members |= {f"timing_{name}": In(width) for name, width in TIMING_FIELDS.items()}
-        members |= {f"fault_{name}": In(member.shape) for name, member in fault_signature().members.items()}
+        members |= {
+            f"fault_{name}": In(member.shape) for name, member in fault_signature().members.items()
+        }
         super().__init__({**members, "irq": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
@@ -57,7 +59,9 @@ class Simulation(wiring.Component):
         for port, (_, name, _) in trace_ports().items():
             joined.setdefault(name, []).append(getattr(processor, port))
         ports = {f"i_{name}": Cat(values) for name, values in joined.items()}
-        m.submodules.trace = Instance("trace_writer", p_UNITS=len(Unit), i_clk=ClockSignal(), **ports)
+        m.submodules.trace = Instance(
+            "trace_writer", p_UNITS=len(Unit), i_clk=ClockSignal(), **ports
+        )
         return m
 
     def _memory(self, m: Module, processor: Processor, memory: MemoryModel, channel: int) -> None:
@@ -67,6 +71,12 @@ class Simulation(wiring.Component):
             inner = getattr(memory.read if name in reads else memory.write, name)
             m.d.comb += inner.eq(outer) if member.flow == Out else outer.eq(inner)
         m.d.comb += memory.start.eq(processor.trace_start)
-        m.d.comb += [getattr(memory.timing, name).eq(getattr(self, f"timing_{name}")) for name in TIMING_FIELDS]
+        m.d.comb += [
+            getattr(memory.timing, name).eq(getattr(self, f"timing_{name}"))
+            for name in TIMING_FIELDS
+        ]
         names = fault_signature().members
-        m.d.comb += [getattr(memory.fault, name).eq(getattr(self, f"fault_{name}")) for name, _ in names.items()]
+        m.d.comb += [
+            getattr(memory.fault, name).eq(getattr(self, f"fault_{name}"))
+            for name, _ in names.items()
+        ]

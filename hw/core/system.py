@@ -121,16 +121,23 @@ class SystemUnit(wiring.Component):
         with m.If(chosen):
             m.d.sync += [
                 from_prompt.eq(position < self.prompt_length),
-                next_token.eq(Mux(position < self.prompt_length, tokens.read[0].data, self.best_index)),
+                next_token.eq(
+                    Mux(position < self.prompt_length, tokens.read[0].data, self.best_index)
+                ),
             ]
         stops = [
-            enable & (next_token == stop) for enable, stop in zip(self.stop_enable, self.stop_token, strict=True)
+            enable & (next_token == stop)
+            for enable, stop in zip(self.stop_enable, self.stop_token, strict=True)
         ]
         m.d.comb += next_end.eq((position >= self.steps) | (~from_prompt & Cat(stops).any()))
         with m.If(written):
             m.d.sync += last_end.eq(next_end)
         with m.If(ended):
-            m.d.sync += [self.token.eq(next_token), self.ended.eq(last_end), self.length.eq(position + 1)]
+            m.d.sync += [
+                self.token.eq(next_token),
+                self.ended.eq(last_end),
+                self.length.eq(position + 1),
+            ]
         with m.If(self.restart):
             m.d.sync += [self.token.eq(0), self.ended.eq(0), self.length.eq(0)]
 

@@ -8,7 +8,7 @@ measured on and a ``model_card.json`` with the measurements.  The text is
 described in ``corpus.py``, the network in ``network.py``, the model it has to
 beat in ``trigram.py``.
 
-Needs torch, numpy, tokenizers and safetensors; OpenLPU itself needs none of
+Needs torch, tokenizers and safetensors; OpenLPU itself needs none of
 them to run the result.
 """
 

@@ -1,0 +1,71 @@
+"""Instructions in words, for traces and reports."""
+
+from collections.abc import Sequence
+
+from emulator.decode import CONDITION, OPCODE, TARGET, UnitCode
+from hw.spec.instructions import Condition, Destination, Opcode, Pattern, Reduce, Target, Unit
+
+LOOPS = ("token", "layer", "tile", "part")
+HEAD_LOOPS = ("token", "tile", "part", "part")
+"""Behind a branch on PREFILL, where the output head is, there is no loop over layers."""
+
+
+class Names:
+    """Names of one unit's instructions.
+
+    Parameters
+    ----------
+    code : UnitCode
+        Loops are taken to be those of a compiled program: tokens, layers, tiles.
+    """
+
+    def __init__(self, code: UnitCode) -> None:
+        self.unit = code.unit
+        self._kinds = [_kind(code.unit, fields) for fields in code.fields]
+        self._loops = _open_loops(code)
+
+    def instruction(self, pc: int, indices: Sequence[int]) -> str:
+        """For example "MPE pc 12 8-bit token 0 layer 3 tile 1"."""
+        where = [f"{name} {index}" for name, index in zip(self._loops[pc], indices, strict=False)]
+        return " ".join(filter(None, [f"{self.unit.name} pc {pc}", self._kinds[pc], *where]))
+
+
+def _open_loops(code: UnitCode) -> list[tuple[str, ...]]:
+    """Names of the loops that are open at each instruction."""
+    result: list[tuple[str, ...]] = []
+    depth = head_end = 0
+    for pc, row in enumerate(code.table):
+        if row[OPCODE] == Opcode.END_LOOP:
+            depth = max(0, depth - 1)
+        if row[OPCODE] == Opcode.BRANCH and row[CONDITION] == Condition.PREFILL:
+            head_end = int(row[TARGET])
+        names = HEAD_LOOPS if pc < head_end else LOOPS
+        result.append(names[:depth])
+        if row[OPCODE] == Opcode.LOOP:
+            depth += 1
+    return result
+
+
+def _kind(unit: Unit, fields: dict[str, int]) -> str:
+    """What the instruction does, in a word or two; empty if its fields make no sense."""
+    if fields["opcode"] == Opcode.SYNC:
+        return "sync"
+    if fields["opcode"] != Opcode.EXECUTE:
+        return ""
+    if unit == Unit.LD:
+        return _enum_name(Destination, fields["destination"])
+    if unit == Unit.ST:
+        return _enum_name(Pattern, fields["pattern"])
+    if unit == Unit.MPE:
+        return "8-bit" if fields["wide"] else "4-bit"
+    if unit == Unit.SFU:
+        reduced = _enum_name(Reduce, fields["reduce"]) if fields["reduce"] else ""
+        target = f"to {_enum_name(Target, fields['target'])}" if fields["target"] else ""
+        return " ".join(filter(None, [reduced, target]))
+    return "token"
+
+
+def _enum_name(
+    kind: type[Destination] | type[Pattern] | type[Reduce] | type[Target], value: int
+) -> str:
+    return kind(value).name.lower() if value in list(kind) else ""

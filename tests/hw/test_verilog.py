@@ -1,0 +1,133 @@
+"""The generated Verilog: names, sharing of modules, memories with contents, lint."""
+
+import functools
+import re
+import subprocess
+
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.core.tokens import Tokens
+from hw.spec.instructions import Unit
+from hw.spec.machine import load_machine
+from hw.verilog import LINT_OFF, PROCESSOR, convert, generate_verilog
+from hw.verilog_bench import summarize
+
+toolchain = pytest.importorskip("sim_tests.toolchain", reason="needs the extra `sim`")
+
+
+@functools.cache
+def _processor() -> str:
+    return generate_verilog(load_machine("tiny"))
+
+
+class Inverter(wiring.Component):
+    """One register behind an inverter, of `width` bits."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__({"i": In(width), "o": Out(width)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.sync += self.o.eq(~self.i)
+        return m
+
+
+class Chain(wiring.Component):
+    """Inverters of some widths, and a table."""
+
+    def __init__(self, widths: list[int]) -> None:
+        self.widths = widths
+        super().__init__({"i": In(8), "o": Out(8)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        value = self.i
+        for width in self.widths:
+            inverter = Inverter(width)
+            m.submodules += inverter
+            m.d.comb += inverter.i.eq(value)
+            value = Signal(8)
+            m.d.comb += value.eq(inverter.o)
+        m.submodules.table = table = memory.Memory(shape=8, depth=4, init=[0, 0x5A, 3, 0])
+        m.submodules.scratch = scratch = memory.Memory(shape=8, depth=4, init=[])
+        read, write = table.read_port(), scratch.write_port()
+        kept = scratch.read_port()
+        m.d.comb += [
+            read.addr.eq(value[:2]),
+            write.addr.eq(value[2:4]),
+            write.data.eq(read.data),
+            write.en.eq(1),
+            kept.addr.eq(value[4:6]),
+            self.o.eq(kept.data),
+        ]
+        return m
+
+
+def test_equal_components_share_a_module() -> None:
+    text = convert(Chain([8, 8, 4]), "chain")
+    assert len(re.findall(r"^module lpu_inverter(?:_\d+)?\(", text, re.MULTILINE)) == 2
+    instances = re.findall(r"^  lpu_inverter(?:_\d+)? \w+ \($", text, re.MULTILINE)
+    assert len(instances) == 3
+
+
+def test_only_memories_with_contents_are_initialized() -> None:
+    text = convert(Chain([8]), "chain")
+    assert len(re.findall(r"\binitial begin", text)) == 1
+    assert re.search(r"\[1\] = 8'h5a;", text)
+
+
+def test_sequencers_are_named_after_their_unit() -> None:
+    for unit in Unit:
+        assert f"\nmodule lpu_sequencer_{unit.name.lower()}(" in _processor()
+
+
+def test_ports_have_the_names_that_tools_recognize() -> None:
+    ports = {port["name"]: port for port in summarize(load_machine("tiny"), _processor())["ports"]}
+    assert ports["m_axi_0_araddr"] == {"name": "m_axi_0_araddr", "direction": "output", "bits": 40}
+    assert ports["s_axi_awaddr"] == {"name": "s_axi_awaddr", "direction": "input", "bits": 16}
+    assert {"clk", "rst", "irq"} < ports.keys()
+    assert not any("__" in name or name.startswith("trace") for name in ports)
+
+
+def test_summary_counts_multipliers_and_memories() -> None:
+    spec = load_machine("tiny")
+    summary = summarize(spec, _processor())
+    assert summary["top"] == PROCESSOR
+    # One 8x8 multiplier for each INT4 weight of a step, and some for scales beside them.
+    assert summary["multipliers_by_module"]["lpu_matrix_row"] >= spec.multipliers
+    vectors = [
+        m
+        for m in summary["memories"]
+        if (m["rows"], m["bits"]) == (spec.vector_rows, 32 * spec.lanes)
+    ]
+    assert vectors and vectors[0]["copies"] >= 3
+
+
+def test_verilog_passes_lint(tmp_path) -> None:
+    if toolchain.find_tool("verilator") is None:
+        pytest.skip("verilator is not installed")
+    file = tmp_path / f"{PROCESSOR}.sv"
+    file.write_text(_processor())
+    command = [
+        toolchain.find_tool("verilator"),
+        "--lint-only",
+        "-Wall",
+        *(f"-Wno-{name}" for name in LINT_OFF),
+    ]
+    done = subprocess.run(
+        [*command, "--top-module", PROCESSOR, str(file)],
+        env=toolchain.tool_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_tokens_have_a_counter_for_every_pair() -> None:
+    text = convert(Tokens(), "tokens")
+    assert len(set(re.findall(r"reg \[7:0\] (\w+_to_\w+) ", text))) == 25

@@ -1,0 +1,285 @@
+"""The compiler: everything has a place of its own, and what the program computes is the model."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from emulator.machine import Machine
+from emulator.timing import TimingEngine
+from hw.spec.errors import InputError
+from hw.spec.instructions import Unit
+from hw.spec.layout import unpack_scales, unpack_weights
+from hw.spec.machine import list_targets, load_machine
+from hw.spec.program import Program
+from mapping.compiler import compile_instructions, compile_model, lower, plan_model
+from mapping.frontend.config import ModelConfig
+from mapping.frontend.model import Model, list_models, load_model, synthetic_model
+from mapping.losses import dequantized_weights, fake_quantize
+from mapping.lowering.plan import LAYER_MATRICES, Plan
+from mapping.lowering.regions import Regions
+from mapping.lowering.tiles import CREDITS, MatrixPlan
+from mapping.packing import compress_model, pack_matrix
+from mapping.recipe import Recipe, WeightFormat, list_recipes, load_recipe
+from mapping.reference import FloatReference
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CHECKPOINTS = sorted(path.name for path in FIXTURES.iterdir())
+CONTEXT = 32
+
+SHAPES = {
+    "one head": {"heads": 1, "kv_heads": 1, "head_dim": 2, "hidden_size": 1, "intermediate_size": 1, "vocabulary_size": 2},
+    "odd": {"heads": 5, "kv_heads": 5, "head_dim": 6, "hidden_size": 33, "intermediate_size": 7, "vocabulary_size": 101},
+    "many for one": {"heads": 7, "kv_heads": 1, "head_dim": 10, "hidden_size": 50, "intermediate_size": 130, "vocabulary_size": 257},
+    "wide": {"heads": 2, "kv_heads": 2, "head_dim": 64, "hidden_size": 300, "intermediate_size": 900, "vocabulary_size": 500},
+    "many layers": {"heads": 4, "kv_heads": 2, "head_dim": 8, "hidden_size": 32, "intermediate_size": 48, "layers": 40},
+}  # fmt: skip
+
+
+def shape(name: str) -> ModelConfig:
+    fields = {"layers": 2, "vocabulary_size": 64} | SHAPES[name]
+    return ModelConfig(
+        name=name, architecture="LlamaForCausalLM", rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=True,
+        maximum_positions=64, bos_token_ids=(0,), eos_token_ids=(), activation="silu", **fields,
+    )  # fmt: skip
+
+
+def mixed_recipe() -> Recipe:
+    """Layers of different formats: several segments."""
+    overrides = (
+        ("layers.0.*", WeightFormat(8, None)),
+        ("*.down_proj", WeightFormat(8, 64)),
+        ("layers.*.self_attn.o_proj", WeightFormat(4, 16)),
+        ("lm_head", WeightFormat(4, 8)),
+    )
+    return Recipe("mixed", WeightFormat(4, 32), overrides)
+
+
+RECIPES = {name: load_recipe(name) for name in list_recipes()} | {"mixed": mixed_recipe()}
+
+
+def assert_apart(regions: Regions, room: int | None = None) -> None:
+    """No two regions share an address, and none is outside."""
+    end = 0
+    for start, length in sorted(regions.taken.values()):
+        assert start >= end and length > 0
+        end = start + length
+    assert end == regions.used <= (regions.size if room is None else room)
+
+
+def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
+    """Tiles cover the matrix once and fit the rings beside each other."""
+    spec = plan.spec
+    assert matrix.blocks * spec.matrix_rows >= matrix.rows > (matrix.blocks - 1) * spec.matrix_rows
+    assert matrix.steps * spec.step_elements(matrix.format.bits) >= matrix.columns
+    assert matrix.steps % matrix.group_steps == 0
+    assert CREDITS * matrix.tile_blocks * matrix.block_words <= spec.stream_words
+    assert CREDITS * matrix.tile_blocks * matrix.block_scale_words <= spec.scale_words
+    assert (matrix.tiles - 1) * matrix.tile_blocks < matrix.blocks <= matrix.tiles * matrix.tile_blocks
+
+
+def assert_planned(plan: Plan) -> None:
+    spec, config = plan.spec, plan.config
+    for regions in (plan.memory, plan.input, plan.vector, plan.result, plan.activation, plan.store, plan.scalars, plan.matrix_scales):
+        assert_apart(regions)
+    assert sum(segment.layers for segment in plan.segments) == config.layers
+    layer = 0
+    for segment in plan.segments:
+        assert segment.first == layer
+        layer += segment.layers
+        ends = {name: segment.offsets[name] + segment.matrices[name].words for name in segment.matrices}
+        ends |= {name: offset + plan.hidden_rows for name, offset in segment.offsets.items() if name not in ends}
+        end = 0
+        for name, offset in sorted(segment.offsets.items(), key=lambda item: item[1]):
+            assert offset >= end
+            end = ends[name]
+        assert end <= segment.stride
+        for matrix in segment.matrices.values():
+            assert_whole(matrix, plan)
+    assert_whole(plan.head_matrix, plan)
+    assert plan.head >= config.head_dim and plan.head % (2 * spec.granule) == 0
+    # An embedding row splits into bursts alike, whatever the token.
+    starts = {plan.embedding_stride * token % spec.burst_beats for token in range(257)}
+    crossings = {(start + plan.hidden_rows - 1) // spec.burst_beats for start in starts}
+    assert len(crossings) == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("target", ["tiny", "small", "large"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_odd_shapes_are_planned_and_run(name: str, target: str, recipe: str) -> None:
+    plan = plan_model(shape(name), load_machine(target), RECIPES[recipe], 64)
+    assert_planned(plan)
+    program = compile_instructions(plan)
+    cycles = [TimingEngine(program).run(*lengths).cycles for lengths in ((1, 1), (3, 2), (40, 24))]
+    assert cycles == sorted(cycles)
+
+
+@pytest.mark.parametrize("recipe", list_recipes())
+@pytest.mark.parametrize("target", list_targets())
+@pytest.mark.parametrize("known", list_models(), ids=lambda known: known.name)
+def test_every_known_model_on_every_target_fits_or_says_by_how_much(known: object, target: str, recipe: str) -> None:
+    config, spec = known.config, load_machine(target)  # type: ignore[attr-defined]  # a KnownModel; pytest hides it
+    try:
+        plan = plan_model(config, spec, load_recipe(recipe), min(256, config.maximum_positions, spec.tokens))
+    except InputError as refusal:
+        assert str(refusal).startswith(f"target {target}: ")
+        assert "the target has" in str(refusal)
+        return
+    assert_planned(plan)
+    words = lower(plan)
+    assert all(0 < len(words[unit]) <= spec.instructions for unit in Unit)
+
+
+def test_a_known_model_of_a_billion_weights_fits_the_large_target() -> None:
+    config = load_model("tinyllama-1.1b").config
+    program = compile_instructions(plan_model(config, load_machine("large"), load_recipe("w4a8"), 2048))
+    # One program serves every length, in kilobytes.
+    assert program.instruction_bytes < 20_000
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("target", ["tiny", "small"])
+def test_packed_matrices_hold_the_quantized_weights(target: str, recipe: str) -> None:
+    model = load_model(FIXTURES / "grouped_odd_f16")
+    plan = plan_model(model.config, load_machine(target), RECIPES[recipe], CONTEXT)
+    spec = plan.spec
+    for tensor, quantized in compress_model(model, plan).items():
+        name = tensor if tensor == "lm_head" else tensor.split(".", 2)[2]
+        matrix = plan.head_matrix if name == "lm_head" else plan.segments[0].matrices[name]
+        image = pack_matrix(quantized, matrix, plan)
+        assert len(image) == matrix.words
+        weights, scales = [], []
+        for tile in range(matrix.tiles):
+            blocks = min(matrix.tile_blocks, matrix.blocks - tile * matrix.tile_blocks)
+            at = tile * matrix.tile_words
+            scales.append(image[at : at + blocks * matrix.block_scale_words])
+            at += matrix.tile_blocks * matrix.block_scale_words
+            weights.append(image[at : at + blocks * matrix.block_words])
+        groups = matrix.steps // matrix.group_steps
+        values = unpack_weights(np.concatenate(weights), matrix.rows, quantized.values.shape[1], matrix.format.bits, spec)
+        np.testing.assert_array_equal(values, quantized.values)
+        np.testing.assert_array_equal(unpack_scales(np.concatenate(scales), matrix.rows, groups, spec), quantized.scales)
+
+
+# What the program computes.
+
+
+@functools.cache
+def compiled(name: str, target: str, recipe: str) -> tuple[Model, Plan, Program]:
+    model = load_model(FIXTURES / name)
+    spec = load_machine(target)
+    # The large target has more memory than most computers.
+    words = min(spec.memory.words, 1 << 19)
+    spec = dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, words=words))
+    plan = plan_model(model.config, spec, RECIPES[recipe], CONTEXT)
+    return model, plan, compile_model(model, spec, RECIPES[recipe], CONTEXT)
+
+
+@functools.cache
+def exact_logits(name: str, target: str, recipe: str, count: int = 20) -> npt.NDArray[np.float32]:
+    """Logits along the text of the fixture, as the machine computes them: float32 [count, vocabulary]."""
+    _, _, program = compiled(name, target, recipe)
+    with np.load(FIXTURES / name / "expected.npz") as stored:
+        tokens = [int(token) for token in stored["token_ids"][: count + 1]]
+    vocabulary, first = program.information["vocabulary_size"], program.information["logits"]
+    rows = -(-vocabulary // program.machine.lanes)
+    found = []
+    for step, state in enumerate(Machine(program, trace=False).steps([tokens[0]], count, forced=tokens[1:])):
+        if step:
+            found.append(state.result[first : first + rows].reshape(-1)[:vocabulary].copy())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_logits_are_those_of_the_compressed_model(name: str, recipe: str) -> None:
+    model, plan, _ = compiled(name, "small", recipe)
+    with np.load(FIXTURES / name / "expected.npz") as stored:
+        tokens, original = stored["token_ids"][:20], stored["logits"][:20]
+    reference = FloatReference(model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize)
+    expected = reference.logits(tokens)
+    found = exact_logits(name, "small", recipe)
+    spread = float(np.std(expected))
+    distance = float(np.sqrt(np.mean(np.square(found - expected))))
+    assert distance < 0.06 * spread
+    # And to the original model as near as the compression itself is.
+    cost = float(np.sqrt(np.mean(np.square(expected - original))))
+    assert abs(float(np.sqrt(np.mean(np.square(found - original)))) - cost) < 0.04 * spread
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_every_target_computes_the_same_bits(name: str, recipe: str) -> None:
+    small, tiny = exact_logits(name, "small", recipe), exact_logits(name, "tiny", recipe)
+    np.testing.assert_array_equal(small.view(np.uint32), tiny.view(np.uint32))
+
+
+@pytest.mark.parametrize("name", ["grouped_odd_f16", "linear_untied_f32"])
+def test_every_target_generates_the_same_tokens(name: str) -> None:
+    prompt = [5, 17, 30, 2]
+    generated = []
+    for target in ("tiny", "small", "large"):
+        state, _ = Machine(compiled(name, target, "w8a8")[2], trace=False).run(prompt, 12)
+        generated.append(state.tokens[: len(prompt) + 12].tolist())
+        assert generated[-1][: len(prompt)] == prompt
+    assert generated[0] == generated[1] == generated[2]
+
+
+def test_a_stop_token_ends_the_run_with_itself() -> None:
+    _, _, program = compiled("linear_untied_f32", "tiny", "w8a8")
+    state, _ = Machine(program).run([1, 2, 3], 10)
+    whole = state.tokens[3:13].tolist()
+    stop = whole[4]
+    state, _ = Machine(program).run([1, 2, 3], 10, (stop,))
+    length = whole.index(stop) + 1
+    assert state.tokens[3 : 3 + length].tolist() == whole[:length]
+    assert not state.tokens[3 + length :].any()
+    assert state.end
+
+
+def test_prefill_equals_one_token_after_another() -> None:
+    _, _, program = compiled("tied_f32", "tiny", "w8a8")
+    state, _ = Machine(program).run([7], 9)
+    tokens = state.tokens[:10].tolist()
+    for split in (2, 5, 8):
+        state, _ = Machine(program).run(tokens[:split], 10 - split)
+        assert state.tokens[:10].tolist() == tokens
+
+
+def test_the_program_does_not_depend_on_the_lengths_of_a_run() -> None:
+    _, _, program = compiled("tied_f32", "tiny", "w8a8")
+    engine = TimingEngine(program)
+    for prompt, tokens in ((1, 1), (1, 31), (31, 1), (16, 16)):
+        state, _ = Machine(program, trace=False).run([3] * prompt, tokens)
+        assert state.end
+        assert engine.run(prompt, tokens).cycles > 0
+
+
+def test_a_program_tells_the_host_what_it_needs() -> None:
+    model, plan, program = compiled("grouped_odd_f16", "tiny", "mixed")
+    information = program.information
+    assert information["vocabulary_size"] == model.config.vocabulary_size
+    assert information["context"] == plan.context >= CONTEXT
+    assert information["stop_tokens"] == list(model.config.eos_token_ids)
+    assert (information["model"], information["recipe"]) == ("grouped_odd_f16", "mixed")
+    assert "tokenizer" not in information
+    assert set(information["matrices"]) == set(LAYER_MATRICES)
+
+
+def test_synthetic_weights_are_said_to_be_so() -> None:
+    model = synthetic_model(shape("odd"))
+    program = compile_model(model, load_machine("tiny"), load_recipe("w4a8"), 16)
+    assert program.information["synthetic"] is True
+
+
+def test_a_longer_context_takes_more_memory_and_says_when_it_is_too_much() -> None:
+    spec = load_machine("tiny")
+    config = dataclasses.replace(shape("odd"), maximum_positions=100_000)
+    short, long = (plan_model(config, spec, load_recipe("w8a8"), n).memory.used for n in (64, 256))
+    assert short < long
+    with pytest.raises(InputError, match="input_words: the model needs [0-9]+, the target has 2048"):
+        plan_model(config, spec, load_recipe("w8a8"), 512)
