@@ -12,6 +12,7 @@ from emulator.console import json_option, note, print_facts, print_json, print_t
 if TYPE_CHECKING:
     from emulator.run import Generation
     from emulator.text import ProgramText
+    from emulator.timing import TimingResult
     from hw.spec.program import Program
 
 
@@ -46,7 +47,8 @@ def run_command(
     as_json: bool,
 ) -> None:
     """Run PROGRAM on the emulator: text, bit for bit that of the hardware, and its cycles."""
-    from emulator.run import Generation, bandwidth_fraction, utilisation
+    from emulator.report import bandwidth_cycles, utilisation
+    from emulator.run import Generation
     from emulator.text import ProgramText, parse_prompt
     from hw.spec.output import check_output, check_picture
 
@@ -68,8 +70,8 @@ def run_command(
         _run_aloud(generation, text)
     timing = generation.timing(record=trace is not None or plot is not None)
     if trace is not None or plot is not None:
-        _write_pictures(generation, timing, trace, plot)
-    speed = generation.speed(timing)
+        _picture(generation, timing, trace, plot)
+    speed, uses = generation.speed(timing), utilisation(timing)
     facts = {
         "program": str(program),
         "model": loaded.information.get("model"),
@@ -81,10 +83,11 @@ def run_command(
         "stopped": generation.stopped,
         "cycles": timing.cycles,
         **dataclasses.asdict(speed),
-        "bandwidth_fraction": bandwidth_fraction(loaded, timing),
+        "bandwidth_fraction": bandwidth_cycles(loaded.machine, timing.bytes_read + timing.bytes_written)
+        / timing.cycles,
         "bytes_read": timing.bytes_read * loaded.machine.channels,
         "bytes_written": timing.bytes_written * loaded.machine.channels,
-        "utilisation": utilisation(timing),
+        "utilisation": {use.unit.name: dict(zip(("busy", "waiting", "idle"), use.fractions, strict=True)) for use in uses},
         "instructions": expected.instructions,
         "predicted_emulation_seconds": expected.seconds,
         "emulation_seconds": generation.seconds,
@@ -104,6 +107,18 @@ def _load(path: Path, target: str | None) -> "Program":
         return load_program(path)
     machine = load_machine(target)
     return dataclasses.replace(load_program(path, machine), machine=machine)
+
+
+def _picture(generation: "Generation", timing: "TimingResult", trace: Path | None, plot: Path | None) -> None:
+    """Write trace and timeline of a recorded run."""
+    from emulator.plots import plot_timeline
+    from emulator.trace import write_trace
+
+    if trace is not None:
+        write_trace(trace, generation.engine, timing)
+        note(f"{trace}: open it with ui.perfetto.dev")
+    if plot is not None:
+        plot_timeline(plot, timing, title=f"{timing.cycles:,} cycles (emulated)")
 
 
 def _run_quietly(generation: "Generation") -> None:
@@ -127,20 +142,20 @@ def _run_aloud(generation: "Generation", text: "ProgramText") -> None:
 
 def _print_run(facts: dict[str, Any], clock_hz: int) -> None:
     ending = " (ended by a stop token)" if facts["stopped"] else ""
-    decode = facts["decode_tokens_per_second"]
+    decode = facts["tokens_per_second"]
     lines = {
         "tokens": f"{len(facts['prompt_tokens'])} of the prompt, {len(facts['tokens'])} generated{ending}",
         "cycles": f"{facts['cycles']:,} (emulated; equal to the hardware's on the target's memory model)",
         "time": f"{facts['seconds'] * 1e3:,.3f} ms at {clock_hz / 1e6:,.0f} MHz, "
-        f"{facts['prefill_seconds'] * 1e3:,.3f} ms of them to the first token",
+        f"{facts['prompt_seconds'] * 1e3:,.3f} ms of them to the first token",
         "decode": "-" if decode is None else f"{decode:,.1f} tokens/s",
         "memory ports": f"{facts['bandwidth_fraction']:.1%} of their bandwidth used",
         "emulation": f"{_duration(facts['emulation_seconds'])} (predicted {_duration(facts['predicted_emulation_seconds'])})",
     }
     print_facts(lines)
     click.echo()
-    rows = [[name, f"{share['busy']:.1%}", f"{share['waiting']:.1%}"] for name, share in facts["utilisation"].items()]
-    print_table("share of the run", ["unit", "busy", "waiting for others"], rows)
+    rows = [[name, *(f"{share:.1%}" for share in shares.values())] for name, shares in facts["utilisation"].items()]
+    print_table("share of the run", ["unit", "busy", "waiting for others", "fetching, or done"], rows)
 
 
 def _duration(seconds: float) -> str:
@@ -191,9 +206,11 @@ def explain_command(program: Path, prompt_length: int, tokens: int, output: Path
     rows = [
         [row.unit.name, row.kind, row.instructions, row.busy, f"{row.critical / result.cycles:.1%}", row.waited]
         for row in work
+        if max(row.busy, row.critical) >= result.cycles / 1000
     ]
     print_table(share, ["unit", "work", "instructions", "busy", "on the critical chain", "waited before"], rows)
-    click.echo("The critical chain is what the end of the run waited for, step by step back to its start; it adds up to 100 %.\n")
+    click.echo("The critical chain is what the end of the run waited for, step by step back to its start; it adds up to 100 %.")
+    click.echo("Rows below a thousandth of the run are left out here, not in --json.\n")
     ordered = sorted(waits.items(), key=lambda item: (item[0][0], -item[1]))
     rows = [[unit.name, name, cycles, f"{cycles / result.cycles:.1%}"] for (unit, name), cycles in ordered]
     print_table("waiting for tokens", ["unit", "waits for", "cycles", "of the run"], rows)

@@ -9,12 +9,15 @@ import functools
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from numba import config, njit
 
+# Its attributes come from the environment, so that type checkers do not know them.
+_settings: Any = config
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = ("emulator/*.py", "hw/spec/*.py")
@@ -23,21 +26,22 @@ _SOURCES = ("emulator/*.py", "hw/spec/*.py")
 def compiled(function: _Function) -> _Function:
     """Compile `function` when it is first called, or take it from the cache.
 
-    The cache is `NUMBA_CACHE_DIR` or the user's cache folder; where neither can be written there is none.
+    The cache is in `NUMBA_CACHE_DIR` or the user's cache folder; where that cannot be written there is none.
     """
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_folder())
+    folder = cache_folder()
+    if folder is None:
+        return cast(_Function, njit(function))
+    before = _settings.CACHE_DIR
+    _settings.CACHE_DIR = str(folder)
     try:
         return cast(_Function, njit(cache=True)(function))
-    except RuntimeError:  # numba found no folder that it can write to
-        return cast(_Function, njit(function))
     finally:
-        config.CACHE_DIR = before
+        _settings.CACHE_DIR = before
 
 
 @functools.cache
-def cache_folder() -> Path:
-    """Folder of the code that was compiled from the source files as they are now."""
+def cache_folder() -> Path | None:
+    """Folder of the code that was compiled from the source files as they are now; None: none can be written."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         base = Path(given)
     elif sys.platform == "darwin":
@@ -46,7 +50,13 @@ def cache_folder() -> Path:
         base = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "openlpu" / "cache"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openlpu"
-    return base / _digest()
+    folder = base / _digest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
 
 
 def _digest() -> str:

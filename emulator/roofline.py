@@ -1,20 +1,16 @@
 """How near a run comes to what memory ports and multipliers allow: figures and a picture."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from emulator import sequencer as seq
-from emulator.decode import decode_unit
+from emulator.report import bandwidth_cycles, multiplications
 from emulator.timing import TimingEngine
-from hw.spec.instructions import Opcode, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.output import atomic_write
 from hw.spec.program import Program
-
-_CHUNK = 4096
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -62,29 +58,8 @@ def _phase(name: str, program: Program, engine: TimingEngine, prompt_length: int
 
 
 def _bounded(name: str, spec: MachineSpec, macs: int, moved: int, cycles: int) -> Phase:
-    memory = spec.memory
-    beats = -(-moved // spec.word_bytes)
-    ports = -(-beats * memory.beat_denominator // memory.beat_numerator)
-    return Phase(name, macs, moved, cycles, ports, -(-macs // spec.multipliers))
-
-
-def multiplications(program: Program, prompt_length: int, tokens: int) -> int:
-    """Products that the matrix engine computes in a run, those with padding included."""
-    spec = program.machine
-    code = decode_unit(Unit.MPE, program.instructions.get(Unit.MPE, []))
-    elements = np.array(
-        [spec.step_elements(8 if f.get("wide") else 4) if f["opcode"] == Opcode.EXECUTE else 0 for f in code.fields],
-        np.int64,
-    )
-    state, entries = seq.new_state(), np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64)
-    steps = prompt_length + tokens - 1
-    total, status = 0, seq.RUNNING
-    while status == seq.RUNNING:
-        count, status = seq.expand(code.table, state, prompt_length, steps, steps, entries)
-        done = entries[:count]
-        blocks_steps = done[:, seq.COUNTS] * done[:, seq.COUNTS + 1]
-        total += int((blocks_steps * elements[done[:, seq.PC]]).sum()) * spec.matrix_rows
-    return total
+    ports = bandwidth_cycles(spec, moved // spec.channels)
+    return Phase(name, macs, moved, cycles, math.ceil(ports), math.ceil(macs / spec.multipliers))
 
 
 def plot_roofline(spec: MachineSpec, points: list[Phase], path: Path) -> None:

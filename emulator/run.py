@@ -1,12 +1,14 @@
 """One run of a program on the emulator: bit-exact tokens first, then the cycles that they take."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emulator.machine import Machine, check_request
+from emulator.report import Speed, speed
 from emulator.timing import TimingEngine, TimingResult
-from hw.spec.instructions import Unit
+from hw.spec.errors import InputError
 from hw.spec.program import Program
 
 SECONDS_PER_INSTRUCTION = {False: 40e-6, True: 60e-6}
@@ -30,28 +32,6 @@ class Forecast:
     instructions: int
     cycles: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Rates of a finished run on the target's clock.
-
-    Attributes
-    ----------
-    seconds : float
-        From start to done.
-    prefill_seconds : float
-        From start to the first generated token.
-    tokens_per_second : float
-        Generated tokens over the whole run.
-    decode_tokens_per_second : float or None
-        Of the tokens behind the first one; None if there is only one.
-    """
-
-    seconds: float
-    prefill_seconds: float
-    tokens_per_second: float
-    decode_tokens_per_second: float | None
 
 
 def forecast(engine: TimingEngine, prompt: list[int], tokens: int, check: bool) -> Forecast:
@@ -108,7 +88,16 @@ class Generation:
         begun = time.perf_counter()
         stops = tuple(self.program.information.get("stop_tokens", ()))
         machine = Machine(self.program, check=self.check, trace=False)
-        for position, state in enumerate(machine.steps(self.prompt, self.tokens, stops)):
+        states = machine.steps(self.prompt, self.tokens, stops)
+        for position in itertools.count():
+            try:
+                state = next(states, None)
+            except MemoryError:
+                spec = self.program.machine
+                size = spec.memory.words * spec.word_bytes / 2**30
+                raise InputError(f"target {spec.name}: memory.words: {size:.3g} GiB are more than this computer can give") from None
+            if state is None:
+                break
             if position >= len(self.prompt):
                 self.generated.append(state.token)
                 self.seconds = time.perf_counter() - begun
@@ -122,21 +111,5 @@ class Generation:
 
     def speed(self, timing: TimingResult) -> Speed:
         """Rates of the run on the target's clock."""
-        clock, count = self.program.machine.clock_hz, len(self.generated)
-        prefill = self.engine.run(len(self.prompt), 1).cycles
-        decode = (count - 1) * clock / (timing.cycles - prefill) if count > 1 else None
-        return Speed(timing.cycles / clock, prefill / clock, count * clock / timing.cycles, decode)
-
-
-def utilisation(timing: TimingResult) -> dict[str, dict[str, float]]:
-    """Share of the run in which each unit was busy, and in which it waited for tokens."""
-    return {
-        unit.name: {"busy": timing.busy[unit] / timing.cycles, "waiting": timing.waited[unit] / timing.cycles}
-        for unit in Unit
-    }
-
-
-def bandwidth_fraction(program: Program, timing: TimingResult) -> float:
-    """Bytes moved over what the ports could have moved in that time."""
-    moved = timing.bytes_read + timing.bytes_written
-    return moved / (timing.cycles * program.machine.bus_bytes)
+        prompt = self.engine.run(len(self.prompt), 1)
+        return speed(self.program.machine, prompt, timing, len(self.generated))

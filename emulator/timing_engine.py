@@ -64,6 +64,7 @@ from emulator.timing_layout import (
 )
 from emulator.timing_transfer import begin_transfer, transfer
 from hw.spec import latency
+from hw.spec.instructions import LOOP_DEPTH
 
 _FETCH, _EVALUATE = latency.FETCH_CYCLES, latency.EVALUATE_CYCLES
 _CONTROL, _TOKEN = latency.CONTROL_CYCLES, latency.TOKEN_CYCLES

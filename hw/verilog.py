@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
-from amaranth.back import rtlil
-from amaranth.hdl import Elaboratable, Fragment, Module, Value, ValueCastable
-from amaranth.hdl._ir import Design, PortDirection
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue] not in the stubs
+from amaranth.hdl import Elaboratable, Fragment, Module, ValueCastable
+from amaranth.hdl._ir import PortDirection
 from amaranth.hdl._xfrm import TransformedElaboratable
 from amaranth.lib import wiring
 
@@ -43,7 +44,7 @@ def convert(component: wiring.Component, name: str) -> str:
     Components with the same netlist share a module. Modules are named after the component's class, or its
     attribute `verilog_name`, and numbered where netlists of one class differ.
     """
-    ports: dict[str, tuple[Value, PortDirection]] = {}
+    ports: dict[str, Any] = {}
     for path, member, value in component.signature.flatten(component):
         if isinstance(value, ValueCastable):
             value = value.as_value()
@@ -76,7 +77,7 @@ def generate_verilog(spec: MachineSpec, trace: bool = False) -> str:
     return banner + convert(Processor(spec, trace), PROCESSOR)
 
 
-def _kinds(design: Design) -> dict[str, str]:
+def _kinds(design: Any) -> dict[str, str]:
     """Module name for each path of the hierarchy, without number."""
     kinds = {}
     for fragment, info in design.fragments.items():

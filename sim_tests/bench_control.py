@@ -40,7 +40,7 @@ class Host:
         self.dut = dut
         for logger in ("cocotb.top", "cocotb.top.bus"):
             logging.getLogger(logger).setLevel(logging.WARNING)
-        self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "bus_"), dut.clk, dut.rst)
+        self.master: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "bus_"), dut.clk, dut.rst)
         self.spec = load_machine("tiny")
         if paused:
             write, read = self.master.write_if, self.master.read_if

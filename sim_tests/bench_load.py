@@ -56,8 +56,8 @@ def the_spec() -> MachineSpec:
 def random_loads(rng: random.Random, spec: MachineSpec, count: int) -> list[Operation]:
     """Loads of all lengths and destinations, with SYNCs and a few illegal ones between them."""
     operations: list[Operation] = []
-    for _ in range(count):
-        kind = rng.randrange(20)
+    for number in range(count):
+        kind = number % 20
         if kind == 0:
             operations.append({
                 "sync": 1,

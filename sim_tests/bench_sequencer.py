@@ -46,7 +46,7 @@ class Environment:
 
     def step(self) -> None:
         dut = self.dut
-        record = dict(self.inputs, cycle=self.bench.cycle)
+        record: dict[str, Any] = dict(self.inputs, cycle=self.bench.cycle)
         for name in ("take", "send", "o__valid", "waiting", "idle", "busy", "illegal", "outside"):
             record[name] = int(getattr(dut, name).value)
         if record["o__valid"]:

@@ -50,7 +50,7 @@ def random_stores(rng: random.Random, spec: MachineSpec, count: int) -> list[Ope
     """Stores of all patterns, with SYNCs and illegal ones between them."""
     operations: list[Operation] = []
     lanes = {Pattern.COLUMN: spec.matrix_rows, Pattern.SPREAD: 4, Pattern.SCALAR: spec.lanes}
-    for _ in range(count):
+    for number in range(count):
         pattern = rng.choice(list(Pattern))
         operation = {
             "sync": 0,
@@ -66,7 +66,7 @@ def random_stores(rng: random.Random, spec: MachineSpec, count: int) -> list[Ope
             "source": rng.choice([rng.getrandbits(16), 4 * rng.getrandbits(8)]),
             "source_pitch": rng.choice([0, 1, rng.getrandbits(16), spec.matrix_rows // 4]),
         }
-        match rng.randrange(24):
+        match number % 24:
             case 0:
                 operation["sync"] = 1
             case 1:

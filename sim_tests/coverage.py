@@ -1,5 +1,6 @@
 """What a set of programs has exercised, in named bins; computed from programs, retirements and bursts."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -126,7 +127,7 @@ def cover(case: FuzzCase, expected: Expectation) -> Bins:
     if len(expected.tokens) > len(case.request.prompt):
         early = expected.end_position < case.request.steps
         bins["end by stop token" if early else "end by steps"] += 1
-    return bins
+    return +bins
 
 
 def report(bins: Mapping[str, int]) -> str:
@@ -161,7 +162,8 @@ def _cover_unit(bins: Bins, program: Program, expected: Expectation, unit: Unit)
             if unit == Unit.ST:
                 value = registers.get(Register(fields["address_register"]), 0)
                 bins[f"ST lane {value % (1 << fields['address_shift'])}"] += 1
-            continue
+        if opcode in (Opcode.EXECUTE, Opcode.SYNC):
+            continue  # counted by their retirements
         bins[f"opcode {unit.name} {opcode.name}"] += 1
         if opcode == Opcode.LOOP:
             if unit in _COUNTS:
@@ -386,7 +388,7 @@ def _cover_bursts_of_units(bins: Bins, expected: Expectation, spec: MachineSpec)
     for write, unit in ((0, Unit.LD), (1, Unit.ST)):
         accepted = bursts[bursts[:, BURST_IS_WRITE] == write, BURST_ACCEPTED]
         issues = expected.trace[unit]["issue"]
-        for issue, following in zip(issues, [*issues[1:], expected.cycles], strict=True):
+        for issue, following in itertools.pairwise([*issues.tolist(), expected.cycles]):
             between = accepted[(accepted > issue) & (accepted <= following)]
             bins[f"{unit.name} several bursts"] += len(between) > 1
             if write == 0 and len(between) and issue + 1 < between[0]:

@@ -13,7 +13,8 @@ import click
 from rich.console import Console
 
 from emulator.console import print_facts, print_table
-from emulator.run import Generation, bandwidth_fraction
+from emulator.report import bandwidth_cycles
+from emulator.run import Generation
 from emulator.text import ProgramText
 from hw.spec.errors import CheckFailed, InputError
 from hw.spec.machine import MachineSpec, load_machine
@@ -110,11 +111,12 @@ class Demo:
         click.echo("\n")
         timing = generation.timing()
         speed = generation.speed(timing)
-        decode = speed.decode_tokens_per_second
+        decode = speed.tokens_per_second
+        moved = bandwidth_cycles(program.machine, timing.bytes_read + timing.bytes_written)
         print_facts({
             "on the target": f"{timing.cycles:,} cycles (emulated), {speed.seconds * 1e3:.2f} ms at {program.machine.clock_hz / 1e6:g} MHz",
             "tokens a second": "-" if decode is None else f"{decode:,.0f} at the target's clock",
-            "memory ports": f"{bandwidth_fraction(program, timing):.0%} of their bandwidth used",
+            "memory ports": f"{moved / timing.cycles:.0%} of their bandwidth used",
             "here": f"{_duration(generation.seconds)} of bit-exact emulation, races looked for",
         })
         return generation

@@ -325,7 +325,7 @@ class ProgramWriter:
     def _local(self, level: Level, unit: Unit, nodes: list[Node], outer: int = 0) -> None:
         """A loop of one unit: any number of rounds, also none, or left by a branch."""
         rng = self.rng
-        trips = min(MOST_CASES // level.rounds(), 3)
+        trips = min(MOST_CASES // level.rounds(), rng.choice([1, 2, 3]))
         counts = count_fields(rng, "count", 0, max(1, trips), self._environment(level, unit))
         inside = Level((unit,), (*level.trips, max(1, trips)), level.in_token_loop, {})
         steps: list[Node] = []
@@ -334,7 +334,7 @@ class ProgramWriter:
         for _ in range(rng.randint(1, 3)):
             self._add(rng.choice([own, own, "sync", "dead"]), inside, steps, state)
         loop = Repeat((unit,), steps, {unit: counts})
-        if rng.random() < 0.4 and (len(inside.trips) < LOOP_DEPTH) and inside.rounds() * 2 <= MOST_CASES:
+        if rng.random() < 0.6 and len(inside.trips) < LOOP_DEPTH:
             self._local(inside, unit, steps, outer + 1)
         if rng.random() < 0.4:
             loop.leave_at = rng.randint(0, len(steps))
@@ -384,7 +384,7 @@ class ProgramWriter:
         # Mostly half a ring, so that there is room for the next beside it.
         steps_most = max(1, room["stream"] // rng.choice([2, 4, 4]))
         wide, scaled = rng.randint(0, 1), rng.randint(0, 1) if room["scale"] else 0
-        blocks = rng.choice([1, 1, 2, 3])
+        blocks = min(rng.choice([1, 1, 2, 3]), steps_most)
         steps = rng.randint(1, max(1, steps_most // blocks))
         group = rng.choice([d for d in range(1, steps + 1) if steps % d == 0])
         if scaled and blocks * steps // group > room["scale"]:

@@ -360,7 +360,7 @@ class OperandMaker:
             fields |= buffer_fields(rng, "d", self._target_depth(fields["target"]))
             fields["d_pitch"] = rng.choice([1, beats, beats, rng.randrange(12)])
             fields["reduce_entry"] = rng.randrange(2 * spec.scalars)
-            if fields["target"] == Target.VECTOR and fields["a_source"] == Source.VECTOR and rng.random() < 0.3:
+            if fields["target"] == Target.VECTOR and fields["a_source"] == Source.VECTOR and rng.random() < 0.6:
                 fields |= {f"d_{part}": fields[f"a_{part}"] for part in ("base", "level0", "stride0", "pitch")}
             return self.toucher.step(Unit.SFU, fields, environment, check)
 

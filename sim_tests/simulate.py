@@ -11,9 +11,9 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-import amaranth
 import cocotb_tools.config
 import numpy as np
 from cocotb_tools.check_results import get_results
@@ -237,7 +237,7 @@ def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> P
 
 def simulation_netlist(spec: MachineSpec) -> str:
     """Verilog of processor and memory; kept between runs, for it takes longer to write than to simulate."""
-    key = [json.dumps(spec.to_dict()), amaranth.__version__, *HARDWARE_SOURCES]
+    key = [json.dumps(spec.to_dict()), version("amaranth"), *HARDWARE_SOURCES]
 
     def build(folder: Path) -> None:
         (folder / "netlist.sv").write_text(convert(Simulation(spec), TOP))

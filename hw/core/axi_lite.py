@@ -1,5 +1,7 @@
 """AXI4-Lite slave that turns accesses into simple register reads and writes."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
@@ -52,7 +54,7 @@ class AxiLiteSlave(wiring.Component):
         What is there; taken two cycles after the address came, so it may pass through a memory.
     """
 
-    bus: wiring.PureInterface
+    bus: Any
     write: Value
     write_address: Value
     write_data: Value

@@ -1,6 +1,7 @@
 """On-chip buffers: one writer, any number of readers."""
 
 from pathlib import Path
+from typing import Any
 
 from amaranth.hdl import ClockSignal, Instance, Module, Value
 from amaranth.lib import wiring
@@ -36,8 +37,8 @@ class Buffer(wiring.Component):
         Reader r keeps its data while bit r is 0.
     """
 
-    write: wiring.PureInterface
-    read: list[wiring.PureInterface]
+    write: Any
+    read: list[Any]
     enable: Value
 
     def __init__(
@@ -54,7 +55,7 @@ class Buffer(wiring.Component):
         super().__init__({
             "write": In(write_port(depth, width, granularity)),
             "read": In(read_port(depth, width)).array(readers),
-            "enable": In(readers, init=(1 << readers) - 1),
+            "enable": In(readers, init=(1 << readers) - 1),  # pyright: ignore[reportCallIssue] stubs lack init
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -94,8 +95,8 @@ class StreamRing(wiring.Component):
         Row k holds word 2k in its low half, word 2k + 1 above.
     """
 
-    write: wiring.PureInterface
-    read: wiring.PureInterface
+    write: Any
+    read: Any
 
     def __init__(self, depth: int, width: int) -> None:
         self.depth = depth
@@ -133,8 +134,8 @@ class ActivationBuffer(wiring.Component):
     read : In(read_port(rows * lanes // granule, 8 * granule))
     """
 
-    write: wiring.PureInterface
-    read: wiring.PureInterface
+    write: Any
+    read: Any
 
     def __init__(self, rows: int, lanes: int, granule: int) -> None:
         self.rows = rows

@@ -1,13 +1,15 @@
 """Host control: registers, start and end of a run, errors, performance counters, interrupt."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2, exact_log2
 
 from hw.core.axi_lite import AxiLiteSlave, axi_lite
-from hw.core.ports import read_port, write_port
 from hw.core.operands import REGISTER_BITS
+from hw.core.ports import read_port, write_port
 from hw.core.sequencer import CYCLE_BITS, PC_BITS
 from hw.core.system import TOKEN_BITS
 from hw.spec.instructions import Unit, instruction_bits
@@ -58,7 +60,7 @@ class Control(wiring.Component):
         Of the latest instruction; of the oldest that is under way.
     """
 
-    bus: wiring.PureInterface
+    bus: Any
     irq: Value
     start: Value
     running: Value
@@ -68,8 +70,8 @@ class Control(wiring.Component):
     stop_enable: Value
     stop_token: list[Value]
     length: Value
-    token_read: wiring.PureInterface
-    token_write: wiring.PureInterface
+    token_read: Any
+    token_write: Any
     idle: Value
     retired: Value
     busy: Value
@@ -201,7 +203,7 @@ class Control(wiring.Component):
         self,
         m: Module,
         slave: AxiLiteSlave,
-        error: data.View,
+        error: Any,
         done: Signal,
         interrupt_enable: Signal,
         program_hash: Signal,
@@ -237,7 +239,7 @@ class Control(wiring.Component):
             ]
         return begin
 
-    def _detect(self, m: Module, found: data.View, quiet: Signal) -> None:
+    def _detect(self, m: Module, found: Any, quiet: Signal) -> None:
         """The error of this cycle: of several, that of the first in this list."""
         causes: list[tuple[Value, ErrorCode, int, Value]] = []
         for unit in Unit:

@@ -7,6 +7,7 @@ once the tokens were taken. Few multipliers serve all of them, one after the oth
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from amaranth.hdl import C, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import enum as hdl_enum
@@ -63,7 +64,7 @@ class Product:
     when: When
 
 
-def share_multipliers(m: Module, state: Signal, products: list[Product]) -> int:
+def share_multipliers(m: Module, state: Any, products: list[Product]) -> int:
     """Compute all products with as few multipliers as the three slots allow; returns how many those are.
 
     Products of one multiplier should be of like width, so they are dealt out widest first.
@@ -84,7 +85,7 @@ def share_multipliers(m: Module, state: Signal, products: list[Product]) -> int:
     return count
 
 
-def _multiplier(m: Module, number: int, state: Signal, plan: Mapping[State, Product]) -> None:
+def _multiplier(m: Module, number: int, state: Any, plan: Mapping[State, Product]) -> None:
     width = max(len(p.result) for p in plan.values())
     left = Signal(max(len(p.left) for p in plan.values()), name=f"multiplier{number}_left")
     right = Signal(max(len(p.right) for p in plan.values()), name=f"multiplier{number}_right")
@@ -113,7 +114,7 @@ class OperandEvaluator:
     """
 
     def __init__(
-        self, m: Module, state: Signal, index: list[Signal], registers: Mapping[Register, Value]
+        self, m: Module, state: Any, index: list[Signal], registers: Mapping[Register, Value]
     ) -> None:
         self.m = m
         self.state = state

@@ -1,5 +1,7 @@
 """The flight processor: units, sequencers, buffers and host control of one core."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
@@ -88,9 +90,10 @@ class Processor(wiring.Component):
         spec = self.spec
         m.submodules.control = control = Control(spec)
         m.submodules.tokens = tokens = Tokens()
+        engine: Any = MatrixEngine(spec)
         m.submodules.load = load = LoadUnit(spec)
         m.submodules.store = store = StoreUnit(spec)
-        m.submodules.matrix = matrix = MatrixEngine(spec)
+        m.submodules.matrix = matrix = engine
         m.submodules.vector = vector = VectorUnit(spec)
         m.submodules.system = system = SystemUnit(spec)
         units = {
@@ -130,7 +133,7 @@ class Processor(wiring.Component):
         self,
         m: Module,
         unit: Unit,
-        component: wiring.Component,
+        component: Any,
         control: Control,
         tokens: Tokens,
         system: SystemUnit,
@@ -169,7 +172,7 @@ class Processor(wiring.Component):
                     m.d.comb += getattr(self, port).eq(sequencer.retirement[name])
 
     def _buffers(
-        self, m: Module, load: LoadUnit, store: StoreUnit, matrix: MatrixEngine, vector: VectorUnit
+        self, m: Module, load: LoadUnit, store: StoreUnit, matrix: MatrixEngine, vector: Any
     ) -> None:
         spec = self.spec
         word_bits = 8 * spec.word_bytes

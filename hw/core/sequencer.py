@@ -1,6 +1,7 @@
 """The sequencer of one unit: fetch, loops, tokens, operand evaluation, retirement."""
 
 from collections.abc import Callable
+from typing import Any
 
 from amaranth.hdl import Array, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
@@ -10,7 +11,6 @@ from hw.core.buffers import Buffer
 from hw.core.operands import INDEX_BITS, REGISTER_BITS, OperandEvaluator, State
 from hw.core.ports import operation_layout, write_port
 from hw.spec.instructions import (
-    CONTROL,
     COUNT_BITS,
     EXECUTE,
     LOOP_DEPTH,
@@ -109,7 +109,7 @@ class Sequencer(wiring.Component):
     start: Value
     stop: Value
     cycle: Value
-    instruction: wiring.PureInterface
+    instruction: Any
     prompt_length: Value
     steps: Value
     token: Value
@@ -128,7 +128,7 @@ class Sequencer(wiring.Component):
     outside: Value
     pc: Value
     oldest_pc: Value
-    retirement: data.View
+    retirement: Any
 
     def __init__(self, spec: MachineSpec, unit: Unit, trace: bool = False) -> None:
         self.spec = spec
@@ -164,7 +164,7 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        state = Signal(State)
+        state: Any = Signal(State)
         word = Signal(self.bits)
         pc, issued_pc = Signal(PC_BITS), Signal(PC_BITS)
         position = Signal(REGISTER_BITS)
@@ -198,7 +198,7 @@ class Sequencer(wiring.Component):
             offset += field.width
         raise KeyError(name)
 
-    def _fetch(self, m: Module, state: Signal, word: Signal, pc: Signal) -> None:
+    def _fetch(self, m: Module, state: Value, word: Signal, pc: Signal) -> None:
         m.submodules.instructions = memory = Buffer(self.spec.instructions, self.bits, 32)
         wiring.connect(m, wiring.flipped(self.instruction), memory.write)
         m.d.comb += [
@@ -211,7 +211,7 @@ class Sequencer(wiring.Component):
     def _operands(
         self,
         m: Module,
-        state: Signal,
+        state: Value,
         word: Value,
         opcode: Value,
         position: Signal,
@@ -237,13 +237,15 @@ class Sequencer(wiring.Component):
         def loop_part(name: str) -> Value:
             return self._field(word, Opcode.LOOP, f"count_{name}")
 
+        def either(own: Callable[[str], Value]) -> Callable[[str], Value]:
+            return lambda name: Mux(loop, loop_part(name), own(name))
+
         for name, *_ in operation_layout(self.unit):
             if f"{name}_cap" in names:
                 fields = part(name)
                 if loop_count is None:
                     # A LOOP has no operands, so it shares the logic of the first count.
-                    own = fields
-                    fields = lambda name, own=own: Mux(loop, loop_part(name), own(name))
+                    fields = either(fields)
                 values[name] = evaluator.count(name, fields)
                 loop_count = values[name] if loop_count is None else loop_count
             elif f"{name}_base" in names and name != "address":
@@ -273,7 +275,7 @@ class Sequencer(wiring.Component):
         return loop_count
 
     def _states(
-        self, m: Module, state: Signal, word: Value, pc: Signal, is_unit: Signal, issue: Signal
+        self, m: Module, state: Value, word: Value, pc: Signal, is_unit: Signal, issue: Signal
     ) -> None:
         wait = self._field(word, Opcode.SYNC, "wait")
         missing = Signal()
@@ -307,7 +309,7 @@ class Sequencer(wiring.Component):
     def _control(
         self,
         m: Module,
-        state: Signal,
+        state: Value,
         word: Value,
         pc: Signal,
         is_unit: Signal,

@@ -1,7 +1,9 @@
 """The SYS unit: token buffer, next token, end of the sequence."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -59,8 +61,8 @@ class SystemUnit(wiring.Component):
     illegal: Value
     restart: Value
     running: Value
-    host_read: wiring.PureInterface
-    host_write: wiring.PureInterface
+    host_read: Any
+    host_write: Any
     prompt_length: Value
     steps: Value
     stop_enable: Value
@@ -94,7 +96,7 @@ class SystemUnit(wiring.Component):
         address_bits = ceil_log2(self.spec.tokens)
         m.submodules.tokens = tokens = Buffer(self.spec.tokens, TOKEN_BITS)
         m.submodules.crc = crc = Checksum(8)
-        operation: data.View = self.i.payload
+        operation: Any = self.i.payload
 
         # One bit moves through the stages of an EXECUTE; a SYNC skips to the last.
         chosen, written, ended = Signal(), Signal(), Signal()

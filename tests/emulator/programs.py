@@ -98,7 +98,7 @@ def vector(length: int, wait: int = 0, signal: int = 0, rows: int = 1, **more: i
     return execute(wait, signal, **fields | more)
 
 
-def program(machine: MachineSpec = MACHINE, **lines: list[Line]) -> Program:
+def program(machine: MachineSpec = MACHINE, /, **lines: list[Line]) -> Program:
     """A program of the given instructions by unit name; HALT is added to each unit."""
     instructions = {
         unit: [

@@ -10,10 +10,11 @@ from tokenizers import decoders, models, pre_tokenizers
 
 import lpu
 from emulator.machine import Machine
-from emulator.run import Generation, utilisation
+from emulator.run import Generation
 from emulator.text import ProgramText, parse_prompt
 from emulator.timing import TimingEngine
 from hw.spec.errors import InputError
+from hw.spec.instructions import Unit
 from hw.spec.machine import load_machine
 from hw.spec.program import Program, save_program
 from mapping.compiler import compile_model
@@ -65,31 +66,37 @@ def test_tokens_and_cycles_are_the_emulators(path: Path, capsys: pytest.CaptureF
     assert found["cycles"] == whole.cycles
     clock = load_machine("tiny").clock_hz
     assert found["seconds"] == pytest.approx(whole.cycles / clock)
-    assert found["tokens_per_second"] == pytest.approx(length * clock / whole.cycles)
+    assert found["prompt_seconds"] < found["seconds"]
     prefill = TimingEngine(program()).run(3, 1).cycles
-    assert found["decode_tokens_per_second"] == pytest.approx((length - 1) * clock / (whole.cycles - prefill))
+    assert found["tokens_per_second"] == pytest.approx((length - 1) * clock / (whole.cycles - prefill))
     assert 0 < found["bandwidth_fraction"] < 1
-    assert found["utilisation"]["LD"]["busy"] == pytest.approx(whole.busy[0] / whole.cycles)
+    assert list(found["utilisation"]) == ["LD", "ST", "MPE", "SFU", "SYS"]
+    assert found["utilisation"]["LD"]["busy"] == pytest.approx(whole.busy[Unit.LD] / whole.cycles)
+    for shares in found["utilisation"].values():
+        assert sum(shares.values()) == pytest.approx(1)
+
+
+def with_stops(*stops: int) -> Program:
+    base = program()
+    return Program(base.machine, base.instructions, base.memory, base.information | {"stop_tokens": list(stops)})
 
 
 def test_a_stop_token_ends_text_and_cycles() -> None:
-    whole = Generation(program(), [9], 10)
+    whole = Generation(with_stops(), [9], 10)
     tokens = list(whole.stream())
-    stop = next(token for i, token in enumerate(tokens) if i >= 2 and token not in tokens[:i]) if len(set(tokens)) > 2 else tokens[0]
-    spoken = program()
-    spoken = Program(spoken.machine, spoken.instructions, spoken.memory, spoken.information | {"stop_tokens": [stop]})
-    stopped = Generation(spoken, [9], 10)
+    assert len(tokens) == 10
+    stopped = Generation(with_stops(tokens[2]), [9], 10)
     found = list(stopped.stream())
-    assert found == tokens[: tokens.index(stop) + 1]
-    assert stopped.stopped
-    assert stopped.timing().cycles == TimingEngine(spoken).run(1, len(found)).cycles < whole.timing().cycles
-    assert stopped.speed(stopped.timing()).seconds > 0
+    assert found == tokens[: tokens.index(tokens[2]) + 1]
+    assert stopped.stopped and not whole.stopped
+    cycles = TimingEngine(with_stops()).run(1, len(found)).cycles
+    assert stopped.timing().cycles == cycles < whole.timing().cycles
 
 
 def test_one_token_has_no_decode_speed() -> None:
     generation = Generation(program(), [9], 1)
     list(generation.stream())
-    assert generation.speed(generation.timing()).decode_tokens_per_second is None
+    assert generation.speed(generation.timing()).tokens_per_second is None
 
 
 def test_the_forecast_counts_the_instructions() -> None:
@@ -120,7 +127,7 @@ def test_pieces_add_up_and_characters_stay_whole() -> None:
     assert "".join(pieces) == original[1:]
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
     # A snowman of three bytes appears with the third.
-    assert pieces[:3] == ["", "", "\N{SNOWMAN}"]
+    assert pieces == ["\N{SNOWMAN}", "b", "\N{GRINNING FACE}", "\u00e9", ""]
     # What is never completed is shown in the end.
     assert "".join(text.pieces(ids[:1], ids[1:3])) == "\N{REPLACEMENT CHARACTER}"
 
@@ -158,11 +165,15 @@ def test_another_clock_changes_time_but_not_text(path: Path, tmp_path: Path, cap
     assert other["seconds"] > 2 * ours["seconds"]
 
 
-def test_utilisation_is_of_every_unit() -> None:
-    timing = TimingEngine(program()).run(2, 2)
-    shares = utilisation(timing)
-    assert list(shares) == ["LD", "ST", "MPE", "SFU", "SYS"]
-    assert all(0 <= share["busy"] <= 1 and 0 <= share["waiting"] <= 1 for share in shares.values())
+def test_trace_and_plot(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, plot = tmp_path / "t.json", tmp_path / "t.svg"
+    arguments = ["run", path, "--prompt-ids", "5", "--tokens", 2, "--trace", trace, "--plot", plot]
+    assert lpu.main([str(argument) for argument in arguments]) == 0
+    capsys.readouterr()
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {event["args"]["name"] for event in events if event["ph"] == "M"} >= {"LD", "ST", "MPE", "SFU", "SYS"}
+    assert plot.read_text().startswith("<?xml")
+    assert sorted(tmp_path.iterdir()) == sorted([path, trace, plot])
 
 
 def test_explain(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,4 +186,4 @@ def test_explain(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lpu.main([str(argument) for argument in (*arguments, "-o", folder)]) == 0
     printed = capsys.readouterr().out
     assert "critical chain" in printed and str(folder) in printed
-    assert (folder / "roofline.png").is_file()
+    assert {path.name for path in folder.iterdir()} == {"trace.json", "timeline.png", "step.png", "roofline.png"}

@@ -59,7 +59,7 @@ FROM_FETCH = FETCH_CYCLES + EVALUATE_CYCLES + 1
 FIRST_ISSUE = FIRST_FETCH + FROM_FETCH
 
 
-def time(machine: MachineSpec = MACHINE, **lines: list[Line]) -> TimingResult:
+def time(machine: MachineSpec = MACHINE, /, **lines: list[Line]) -> TimingResult:
     return TimingEngine(program(machine, **lines)).run(1, 1, record=True)
 
 

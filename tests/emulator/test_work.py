@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from emulator.explain import write_explanation
-from emulator.roofline import Phase, multiplications, phases, plot_roofline
+from emulator.report import multiplications
+from emulator.roofline import Phase, phases, plot_roofline
 from emulator.timing import RECORD_END, RECORD_ISSUE, TimingEngine
 from emulator.work import ISSUING, Work, critical_chain, waits_for, work_table
 from hw.spec.instructions import Opcode, Unit, encode

@@ -1,0 +1,81 @@
+"""Compiled models on the simulated hardware: every retirement and every memory word as the emulator has them."""
+
+import dataclasses
+import functools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw.spec.machine import MachineSpec, MemorySpec, check_machine, load_machine
+from hw.spec.program import Program
+from mapping.compiler import compile_model
+from mapping.frontend.model import load_model
+from mapping.recipe import load_recipe
+from sim_tests.exactness import Request, compare, expect
+from sim_tests.memory_agents import random_memory
+from sim_tests.simulate import simulate
+
+FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "mapping" / "fixtures"
+MODELS = {"odd": FIXTURES / "grouped_odd_f16", "pydoc-llama": "pydoc-llama"}
+PROMPT, GENERATED = 8, 8
+CONTEXT = 32
+ENGINES = {"tiny": "native", "small": "cocotb"}
+"""One build each, for all tests of this file."""
+LIMIT = 20_000_000
+
+
+@functools.cache
+def _program(model: str, target: str, recipe: str) -> Program:
+    return compile_model(load_model(MODELS[model]), load_machine(target), load_recipe(recipe), CONTEXT)
+
+
+def _request(model: str, vocabulary: int) -> Request:
+    rng = np.random.default_rng(len(model))
+    return Request(tuple(rng.integers(0, vocabulary, PROMPT).tolist()), GENERATED)
+
+
+def _timings(spec: MachineSpec, number: int) -> list[MemorySpec]:
+    """The target's own timing, and others drawn at random: slow and fast, with many refreshes."""
+    rng = random.Random(f"{spec.name} {number}")
+    outstanding = spec.read_outstanding + spec.write_outstanding
+    drawn = [random_memory(rng, spec.memory.words, spec.burst_beats, outstanding) for _ in range(number)]
+    return [spec.memory, *drawn]
+
+
+def _check(model: str, target: str, recipe: str, timings: int) -> None:
+    program = _program(model, target, recipe)
+    spec = program.machine
+    request = _request(model, program.information["vocabulary_size"])
+    cycles = set()
+    for timing in _timings(spec, timings):
+        result = simulate(
+            spec,
+            program,
+            request.prompt,
+            request.tokens,
+            ENGINES[target],
+            memory_parameters=timing,
+            limit=LIMIT,
+        )
+        machine = check_machine(dataclasses.replace(spec, memory=timing), "timing")
+        timed = dataclasses.replace(program, machine=machine)
+        comparison = compare(timed, expect(timed, request), result)
+        assert comparison.equal, f"{timing}: {comparison.first_difference}"
+        assert comparison.words_compared == spec.memory.words
+        assert comparison.events_compared > 100 * (PROMPT + GENERATED)
+        assert len(result.tokens) == PROMPT + GENERATED
+        cycles.add(result.cycles)
+    assert len(cycles) == 1 + timings, "the timing of the memory has no effect"
+
+
+@pytest.mark.parametrize("recipe", ["w8a8", "w4a8"])
+@pytest.mark.parametrize("target", list(ENGINES))
+def test_odd_shapes(target: str, recipe: str) -> None:
+    _check("odd", target, recipe, 3)
+
+
+@pytest.mark.parametrize("target", list(ENGINES))
+def test_bundled_model(target: str) -> None:
+    _check("pydoc-llama", target, "w8a8", 0)
