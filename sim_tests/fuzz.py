@@ -336,9 +336,9 @@ class ProgramWriter:
         loop = Repeat((unit,), steps, {unit: counts})
         if rng.random() < 0.6 and len(inside.trips) < LOOP_DEPTH:
             self._local(inside, unit, steps, outer + 1)
-        if rng.random() < 0.4:
+        if rng.random() < (0.6 if outer else 0.4):
             loop.leave_at = rng.randint(0, len(steps))
-            loop.leave_close = rng.randint(1, 1 + outer)
+            loop.leave_close = rng.choice([1, 1 + outer])
             loop.leave_if = rng.choice([Condition.ALWAYS, Condition.PREFILL])
         for step in steps_of(steps):
             step.plain = True

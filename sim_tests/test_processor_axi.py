@@ -195,7 +195,11 @@ def _program_errors(program: Program) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("target", list(RECIPES))
 def test_processor_on_foreign_models(target: str) -> None:
     program = _program(target)
-    parameters = _parameters(target) | {"errors": [*_memory_errors(program), *_program_errors(program)]}
+    memory_errors = list(_memory_errors(program))
+    # Which instruction is wrong makes no difference to the memory, so one shape and one pace will do.
+    program_errors = list(_program_errors(program)) if target == "tiny" else []
+    errors = {"flowing": [*memory_errors, *program_errors], "slow": memory_errors}
+    parameters = _parameters(target) | {"errors": errors}
     netlist = processor_netlist(program.machine)
     result = run_bench(f"processor_axi_{target}", netlist, BENCH, parameters=parameters)
     assert result.tests == 6

