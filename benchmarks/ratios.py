@@ -80,7 +80,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speeds of one run, as ratios.")
     parser.add_argument("--target", default="small")
     parser.add_argument("--recipe", default="w8a8")
-    parser.add_argument("--model", default=MODEL, help=f"default: {MODEL}; known: {', '.join(m.name for m in list_models())}")
+    parser.add_argument(
+        "--model",
+        default=MODEL,
+        help=f"default: {MODEL}; known: {', '.join(m.name for m in list_models())}",
+    )
     parser.add_argument("--prompt-length", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=4)
     parser.add_argument("--json", action="store_true")
@@ -96,11 +100,26 @@ def main() -> None:
         "decode over bandwidth bound": decode_fraction(program),
     }
     if arguments.json:
-        print_json({"target": machine.name, "model": model.name, "recipe": arguments.recipe, **figures})
+        print_json({
+            "target": machine.name,
+            "model": model.name,
+            "recipe": arguments.recipe,
+            **figures,
+        })
         return
-    units = {"cocotb": "cycles/s", "native": "cycles/s", "decode over bandwidth bound": f"at {CONTEXT} tokens (emulated)"}
-    rows = [[name, value, units.get(name, "times"), WANTED[name]] for name, value in figures.items()]
-    print_table(f"{model.name}, {arguments.recipe}, on {machine.name}", ["", "measured", "", "wanted, at least"], rows)
+    units = {
+        "cocotb": "cycles/s",
+        "native": "cycles/s",
+        "decode over bandwidth bound": f"at {CONTEXT} tokens (emulated)",
+    }
+    rows = [
+        [name, value, units.get(name, "times"), WANTED[name]] for name, value in figures.items()
+    ]
+    print_table(
+        f"{model.name}, {arguments.recipe}, on {machine.name}",
+        ["", "measured", "", "wanted, at least"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ class Picture:
             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         ]
 
-    def box(self, x: float, y: float, width: float, height: float, colour: str, title: str, *notes: str) -> None:
+    def box(
+        self, x: float, y: float, width: float, height: float, colour: str, title: str, *notes: str
+    ) -> None:
         """A box with a title and smaller lines below it, in the middle."""
         ink = "white" if colour == UNIT else "#222"
         self.lines.append(
@@ -35,7 +37,9 @@ class Picture:
             f'<text x="{x}" y="{y:g}" fill="{ink}" font-weight="{weight}" font-size="{size}" text-anchor="middle">{escape(text)}</text>'
         )
 
-    def arrow(self, *points: Point, label: str = "", at: Point = (0, 0), dashed: bool = False) -> None:
+    def arrow(
+        self, *points: Point, label: str = "", at: Point = (0, 0), dashed: bool = False
+    ) -> None:
         """A line through the points with a tip at its end."""
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
         dash = ' stroke-dasharray="4 3"' if dashed else ""
@@ -79,7 +83,18 @@ def draw() -> str:
     p.arrow((520, 152), (579, 152))
     p.arrow((580, 222), (521, 222))
 
-    p.box(740, 130, 130, 220, UNIT, "SFU", "vector unit, FP32", "norm, softmax, SiLU,", "RoPE, quantize, arg-max", "sequencer")
+    p.box(
+        740,
+        130,
+        130,
+        220,
+        UNIT,
+        "SFU",
+        "vector unit, FP32",
+        "norm, softmax, SiLU,",
+        "RoPE, quantize, arg-max",
+        "sequencer",
+    )
     p.arrow((690, 152), (739, 152))
     p.arrow((740, 222), (691, 222))
     p.arrow((330, 307), (739, 307), label="", at=(0, 0))

@@ -29,8 +29,12 @@ def _file_option(name: str, help: str) -> Any:
 @click.argument("program", type=click.Path(path_type=Path))
 @click.option("--prompt", help="Text to continue.")
 @click.option("--prompt-ids", help="Token ids to continue, separated by commas.")
-@click.option("--tokens", type=int, default=32, show_default=True, help="Tokens to generate, at most.")
-@click.option("--target", help="Clock and memory timing of this target instead; it must be the same machine.")
+@click.option(
+    "--tokens", type=int, default=32, show_default=True, help="Tokens to generate, at most."
+)
+@click.option(
+    "--target", help="Clock and memory timing of this target instead; it must be the same machine."
+)
 @_file_option("--trace", "Trace to write, for Perfetto or chrome://tracing.")
 @_file_option("--plot", "Picture of the trace to write, PNG or SVG.")
 @click.option("--check/--no-check", default=True, help="Look for races and overruns while running.")
@@ -83,11 +87,16 @@ def run_command(
         "stopped": generation.stopped,
         "cycles": timing.cycles,
         **dataclasses.asdict(speed),
-        "bandwidth_fraction": bandwidth_cycles(loaded.machine, timing.bytes_read + timing.bytes_written)
+        "bandwidth_fraction": bandwidth_cycles(
+            loaded.machine, timing.bytes_read + timing.bytes_written
+        )
         / timing.cycles,
         "bytes_read": timing.bytes_read * loaded.machine.channels,
         "bytes_written": timing.bytes_written * loaded.machine.channels,
-        "utilisation": {use.unit.name: dict(zip(("busy", "waiting", "idle"), use.fractions, strict=True)) for use in uses},
+        "utilisation": {
+            use.unit.name: dict(zip(("busy", "waiting", "idle"), use.fractions, strict=True))
+            for use in uses
+        },
         "instructions": expected.instructions,
         "predicted_emulation_seconds": expected.seconds,
         "emulation_seconds": generation.seconds,
@@ -109,7 +118,9 @@ def _load(path: Path, target: str | None) -> "Program":
     return dataclasses.replace(load_program(path, machine), machine=machine)
 
 
-def _picture(generation: "Generation", timing: "TimingResult", trace: Path | None, plot: Path | None) -> None:
+def _picture(
+    generation: "Generation", timing: "TimingResult", trace: Path | None, plot: Path | None
+) -> None:
     """Write trace and timeline of a recorded run."""
     from emulator.plots import plot_timeline
     from emulator.trace import write_trace
@@ -130,7 +141,12 @@ def _run_quietly(generation: "Generation") -> None:
 def _run_aloud(generation: "Generation", text: "ProgramText") -> None:
     """Print the prompt, then the text as it is generated."""
     shown = text.decode(generation.prompt)
-    click.echo(" ".join(map(str, generation.prompt)) + " |" if shown is None else click.style(shown, bold=True), nl=False)
+    click.echo(
+        " ".join(map(str, generation.prompt)) + " |"
+        if shown is None
+        else click.style(shown, bold=True),
+        nl=False,
+    )
     if shown is None:
         click.echo(" ", nl=False)
     sys.stdout.flush()
@@ -154,8 +170,13 @@ def _print_run(facts: dict[str, Any], clock_hz: int) -> None:
     }
     print_facts(lines)
     click.echo()
-    rows = [[name, *(f"{share:.1%}" for share in shares.values())] for name, shares in facts["utilisation"].items()]
-    print_table("share of the run", ["unit", "busy", "waiting for others", "fetching, or done"], rows)
+    rows = [
+        [name, *(f"{share:.1%}" for share in shares.values())]
+        for name, shares in facts["utilisation"].items()
+    ]
+    print_table(
+        "share of the run", ["unit", "busy", "waiting for others", "fetching, or done"], rows
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -166,11 +187,23 @@ def _duration(seconds: float) -> str:
 
 @click.command("explain")
 @click.argument("program", type=click.Path(path_type=Path))
-@click.option("--prompt-length", type=click.IntRange(1), default=32, show_default=True, help="Tokens of the prompt.")
-@click.option("--tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens to generate.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for trace and pictures.")
+@click.option(
+    "--prompt-length",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Tokens of the prompt.",
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens to generate."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for trace and pictures."
+)
 @json_option
-def explain_command(program: Path, prompt_length: int, tokens: int, output: Path | None, as_json: bool) -> None:
+def explain_command(
+    program: Path, prompt_length: int, tokens: int, output: Path | None, as_json: bool
+) -> None:
     """Where the cycles of PROGRAM go: by unit, by kind of work, and on the chain that sets its length."""
     from emulator.explain import write_explanation
     from emulator.machine import check_request
@@ -198,28 +231,54 @@ def explain_command(program: Path, prompt_length: int, tokens: int, output: Path
             "tokens": tokens,
             "cycles": result.cycles,
             "work": [{**dataclasses.asdict(row), "unit": row.unit.name} for row in work],
-            "waits": [{"unit": unit.name, "for": name, "cycles": n} for (unit, name), n in waits.items()],
+            "waits": [
+                {"unit": unit.name, "for": name, "cycles": n} for (unit, name), n in waits.items()
+            ],
             "phases": [dataclasses.asdict(point) for point in points],
         })
         return
-    share = f"{prompt_length} prompt and {tokens} generated tokens: {result.cycles:,} cycles (emulated)"
+    share = (
+        f"{prompt_length} prompt and {tokens} generated tokens: {result.cycles:,} cycles (emulated)"
+    )
     rows = [
-        [row.unit.name, row.kind, row.instructions, row.busy, f"{row.critical / result.cycles:.1%}", row.waited]
+        [
+            row.unit.name,
+            row.kind,
+            row.instructions,
+            row.busy,
+            f"{row.critical / result.cycles:.1%}",
+            row.waited,
+        ]
         for row in work
         if max(row.busy, row.critical) >= result.cycles / 1000
     ]
-    print_table(share, ["unit", "work", "instructions", "busy", "on the critical chain", "waited before"], rows)
-    click.echo("The critical chain is what the end of the run waited for, step by step back to its start; it adds up to 100 %.")
+    print_table(
+        share,
+        ["unit", "work", "instructions", "busy", "on the critical chain", "waited before"],
+        rows,
+    )
+    click.echo(
+        "The critical chain is what the end of the run waited for, step by step back to its start; it adds up to 100 %."
+    )
     click.echo("Rows below a thousandth of the run are left out here, not in --json.\n")
     ordered = sorted(waits.items(), key=lambda item: (item[0][0], -item[1]))
-    rows = [[unit.name, name, cycles, f"{cycles / result.cycles:.1%}"] for (unit, name), cycles in ordered]
+    rows = [
+        [unit.name, name, cycles, f"{cycles / result.cycles:.1%}"]
+        for (unit, name), cycles in ordered
+    ]
     print_table("waiting for tokens", ["unit", "waits for", "cycles", "of the run"], rows)
     rows = [
         [point.name, point.cycles, point.bandwidth_bound, point.compute_bound,
          f"{max(point.bandwidth_bound, point.compute_bound) / point.cycles:.1%}"]
         for point in points
     ]  # fmt: skip
-    columns = ["phase", "cycles (emulated)", "bandwidth bound (modelled)", "compute bound (modelled)", "of the bound reached"]
+    columns = [
+        "phase",
+        "cycles (emulated)",
+        "bandwidth bound (modelled)",
+        "compute bound (modelled)",
+        "of the bound reached",
+    ]
     print_table("against the machine's bounds", columns, rows)
     if output is not None:
         click.echo(f"trace and pictures are in {output}")

@@ -163,6 +163,7 @@ class Machine:
         spec = self.program.machine
         check_request(self.program, prompt, tokens, stop_tokens)
         state = self.state = MachineState(spec)
+        state.checked = self.check
         state.memory[: len(self.program.memory)] = self.program.memory
         state.tokens[: len(prompt)] = prompt
         state.prompt_length = len(prompt)

@@ -12,6 +12,7 @@ from hw.spec.machine import MachineSpec
 from hw.spec.output import atomic_write
 from hw.spec.program import Program
 
+
 @dataclass(frozen=True)
 class Phase:
     """One phase of a run.
@@ -46,15 +47,23 @@ def phases(program: Program, prompt_length: int, tokens: int) -> list[Phase]:
     whole = _phase("whole run", program, engine, prompt_length, tokens)
     spec = program.machine
     decode = _bounded(
-        "decode", spec, whole.macs - first.macs, whole.bytes - first.bytes, whole.cycles - first.cycles
+        "decode",
+        spec,
+        whole.macs - first.macs,
+        whole.bytes - first.bytes,
+        whole.cycles - first.cycles,
     )
     return [first, decode, whole]
 
 
-def _phase(name: str, program: Program, engine: TimingEngine, prompt_length: int, tokens: int) -> Phase:
+def _phase(
+    name: str, program: Program, engine: TimingEngine, prompt_length: int, tokens: int
+) -> Phase:
     result = engine.run(prompt_length, tokens)
     moved = (result.bytes_read + result.bytes_written) * program.machine.channels
-    return _bounded(name, program.machine, multiplications(program, prompt_length, tokens), moved, result.cycles)
+    return _bounded(
+        name, program.machine, multiplications(program, prompt_length, tokens), moved, result.cycles
+    )
 
 
 def _bounded(name: str, spec: MachineSpec, macs: int, moved: int, cycles: int) -> Phase:
@@ -73,11 +82,18 @@ def plot_roofline(spec: MachineSpec, points: list[Phase], path: Path) -> None:
     intensities = [point.macs / point.bytes for point in points]
     ridge = spec.multipliers / bandwidth
     x = np.geomspace(min([*intensities, ridge]) / 4, max([*intensities, ridge]) * 4, 200)
-    axes.plot(x, np.minimum(x * bandwidth, spec.multipliers), color="black", label="roof: ports and multipliers")
+    axes.plot(
+        x,
+        np.minimum(x * bandwidth, spec.multipliers),
+        color="black",
+        label="roof: ports and multipliers",
+    )
     for point, intensity in zip(points, intensities, strict=True):
         reached = point.macs / point.cycles
         share = reached / min(intensity * bandwidth, spec.multipliers)
-        axes.plot(intensity, reached, "o", label=f"{point.name}: {share:.0%} of the roof (emulated)")
+        axes.plot(
+            intensity, reached, "o", label=f"{point.name}: {share:.0%} of the roof (emulated)"
+        )
     axes.set(
         xscale="log",
         yscale="log",

@@ -66,7 +66,9 @@ class Generation:
         If the program cannot take this prompt and so many tokens.
     """
 
-    def __init__(self, program: Program, prompt: list[int], tokens: int, check: bool = True) -> None:
+    def __init__(
+        self, program: Program, prompt: list[int], tokens: int, check: bool = True
+    ) -> None:
         check_request(program, prompt, tokens)
         self.program, self.prompt, self.tokens, self.check = program, prompt, tokens, check
         self.engine = TimingEngine(program)
@@ -95,7 +97,9 @@ class Generation:
             except MemoryError:
                 spec = self.program.machine
                 size = spec.memory.words * spec.word_bytes / 2**30
-                raise InputError(f"target {spec.name}: memory.words: {size:.3g} GiB are more than this computer can give") from None
+                raise InputError(
+                    f"target {spec.name}: memory.words: {size:.3g} GiB are more than this computer can give"
+                ) from None
             if state is None:
                 break
             if position >= len(self.prompt):

@@ -28,6 +28,8 @@ class MachineState:
         What the host wrote.
     forced : sequence of int
         Tokens that SYS takes behind the prompt instead of ARGMAX's; empty in a real run (for measuring loss).
+    checked : bool
+        Whether units look for accesses whose order would matter; only speed is gained without.
     token, end : int, bool
         The shared registers that SYS sets.
     """
@@ -54,5 +56,6 @@ class MachineState:
         self.steps = 0
         self.stop_tokens: tuple[int, ...] = ()
         self.forced: Sequence[int] = ()
+        self.checked = True
         self.token = 0
         self.end = False

@@ -40,11 +40,15 @@ class ProgramText:
             If the program has no tokenizer, or the text has a token that the model does not know.
         """
         if self._tokenizer is None:
-            raise InputError(f"{self.where}: tokenizer: the program has none; give token ids with --prompt-ids")
+            raise InputError(
+                f"{self.where}: tokenizer: the program has none; give token ids with --prompt-ids"
+            )
         ids: list[int] = self._tokenizer.encode(text).ids
         for token in ids:
             if token >= self.vocabulary_size:
-                raise InputError(f"prompt: token id {token} is outside 0 to {self.vocabulary_size - 1}")
+                raise InputError(
+                    f"prompt: token id {token} is outside 0 to {self.vocabulary_size - 1}"
+                )
         return ids
 
     def decode(self, ids: Iterable[int]) -> str | None:
@@ -90,7 +94,9 @@ def parse_prompt(text: ProgramText, prompt: str | None, prompt_ids: str | None) 
     parts = [part.strip() for part in prompt_ids.split(",")]
     for part in parts:
         if not (part.isascii() and part.isdigit() and len(part) < 10):
-            raise InputError(f"--prompt-ids: expected numbers separated by commas, found {ascii(part[:20])}")
+            raise InputError(
+                f"--prompt-ids: expected numbers separated by commas, found {ascii(part[:20])}"
+            )
     ids = [int(part) for part in parts]
     for position, token in enumerate(ids):
         if token >= text.vocabulary_size:
@@ -110,7 +116,9 @@ def _tokenizer(content: object, where: str) -> Any:
         tokenizer = tokenizers.Tokenizer.from_str(str(content))
     except Exception as error:  # the library raises plain Exception for every malformed text
         line = " ".join(str(error).split())[:80]
-        raise InputError(f"{where}: tokenizer: expected one of the tokenizers library, found {line!r}") from None
+        raise InputError(
+            f"{where}: tokenizer: expected one of the tokenizers library, found {line!r}"
+        ) from None
     # Files may ask for padding or truncation, which were settings of somebody's training run.
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -6,7 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.decode import decode_unit
-from emulator.timing import RECORD_END, RECORD_ISSUE, RECORD_PC, RECORD_TAKEN, RECORD_WAIT_FROM, TimingResult
+from emulator.timing import (
+    RECORD_END,
+    RECORD_ISSUE,
+    RECORD_PC,
+    RECORD_TAKEN,
+    RECORD_WAIT_FROM,
+    TimingResult,
+)
 from hw.spec import latency
 from hw.spec.functions import Function
 from hw.spec.instructions import Destination, Opcode, Pattern, Reduce, Register, Target, Unit
@@ -128,7 +135,11 @@ def critical_chain(program: Program, result: TimingResult) -> dict[tuple[Unit, s
         now = issue
         taken = int(record[RECORD_TAKEN])
         if issue == taken + _ISSUE_CYCLES:
-            giver = _giver(codes, records, unit, pc, taken) if taken > record[RECORD_WAIT_FROM] else None
+            giver = (
+                _giver(codes, records, unit, pc, taken)
+                if taken > record[RECORD_WAIT_FROM]
+                else None
+            )
             if giver is not None:
                 spend(unit, ISSUING, now - (taken - 1))
                 unit, at, now = *giver, taken - 1
@@ -173,9 +184,10 @@ def kind_of(unit: Unit, fields: dict[str, int], program: Program) -> str:
 
 def _load_kind(fields: dict[str, int], program: Program) -> str:
     region = "memory"
+    names = {"kv_cache": "KV cache", "lm_head": "output head"}
     for name, (start, length) in program.information.get("regions", {}).items():
         if start <= fields["address_base"] < start + length:
-            region = {"kv_cache": "KV cache", "lm_head": "output head"}.get(name, name)
+            region = names.get(name, str(name))
     if region.startswith("layers"):
         region = "weights"
     what = {Destination.SCALE: ", scales", Destination.INPUT: ", to the vector unit"}
@@ -183,7 +195,9 @@ def _load_kind(fields: dict[str, int], program: Program) -> str:
 
 
 def _store_kind(fields: dict[str, int], program: Program) -> str:
-    return {Pattern.COLUMN: "keys", Pattern.SPREAD: "values", Pattern.SCALAR: "KV scales"}[Pattern(fields["pattern"])]
+    return {Pattern.COLUMN: "keys", Pattern.SPREAD: "values", Pattern.SCALAR: "KV scales"}[
+        Pattern(fields["pattern"])
+    ]
 
 
 def _matrix_kind(fields: dict[str, int], program: Program) -> str:

@@ -42,7 +42,7 @@ def convert(component: wiring.Component, name: str) -> str:
     """Verilog of a component and of all below it; the ports of the top are named as its members.
 
     Components with the same netlist share a module. Modules are named after the component's class, or its
-    attribute `verilog_name`, and numbered where netlists of one class differ.
+    attribute `verilog_name`; where netlists of one class differ, the name of the submodule follows.
     """
     ports: dict[str, Any] = {}
     for path, member, value in component.signature.flatten(component):
@@ -81,9 +81,8 @@ def _kinds(design: Any) -> dict[str, str]:
     """Module name for each path of the hierarchy, without number."""
     kinds = {}
     for fragment, info in design.fragments.items():
-        origins = [
-            _inner(o) for o in fragment.origins or () if not isinstance(o, Module | Fragment)
-        ]
+        inner = [_inner(origin) for origin in fragment.origins or ()]
+        origins = [origin for origin in inner if not isinstance(origin, Module | Fragment)]
         if origins:
             kind = getattr(origins[-1], "verilog_name", _snake(type(origins[-1]).__name__))
             kinds[".".join(info.name)] = PREFIX + kind
@@ -168,7 +167,7 @@ def _merge(modules: list[_RtlilModule], kinds: dict[str, str]) -> str:
     paths = {module.path for module in modules}
     names: dict[str, str] = {}
     by_content: dict[tuple[str, str], str] = {}
-    variants: dict[str, int] = {}
+    variants: dict[str, dict[str, list[str]]] = {}
     result: list[str] = []
     # Deepest first, so that the names of a module's children are known.
     for module in sorted(modules, key=lambda m: -m.path.count(".")):
@@ -176,14 +175,43 @@ def _merge(modules: list[_RtlilModule], kinds: dict[str, str]) -> str:
         for child in sorted(set(module.children) & paths, key=len, reverse=True):
             body = body.replace(f"  cell \\{child} ", f"  cell \\{names[child]} ")
         kind = kinds.get(module.path, PREFIX + _snake(module.path.rpartition(".")[2]))
+        numbered = variants.setdefault(kind, {})
         if (kind, body) not in by_content:
-            variants[kind] = variants.get(kind, 0) + 1
-            number = variants[kind]
-            final = kind if number == 1 else f"{kind}_{number}"
-            by_content[kind, body] = final
-            result += [*module.head, f"module \\{final}", body, "end"]
+            number = len(numbered) + 1
+            by_content[kind, body] = kind if number == 1 else f"{kind}_{number}"
+            result += [*module.head, f"module \\{by_content[kind, body]}", body, "end"]
         names[module.path] = by_content[kind, body]
-    return "\n".join(result) + "\n"
+        numbered.setdefault(names[module.path], []).append(module.path)
+    final = _variant_names(variants)
+    replace = re.compile(r"^(module|  cell) \\(\w+)", re.MULTILINE)
+    text = "\n".join(result) + "\n"
+    return replace.sub(lambda found: f"{found[1]} \\{final.get(found[2], found[2])}", text)
+
+
+def _variant_names(variants: dict[str, dict[str, list[str]]]) -> dict[str, str]:
+    """New names of the modules that differ from others of their kind: after the submodules that they are.
+
+    Parameters
+    ----------
+    variants : dict of str to dict of str to list of str
+        Kind -> numbered name -> paths of the instances.
+    """
+    taken = {name for numbered in variants.values() for name in numbered}
+    final: dict[str, str] = {}
+    for kind, numbered in variants.items():
+        if len(numbered) == 1:
+            continue
+        for name, paths in numbered.items():
+            # Amaranth adds a number to names that it had to change, and calls the nameless U.
+            parts = [re.sub(r"(_n|\$)\d+$", "", part) for part in paths[0].split(".")]
+            for depth in (1, 2):
+                suffix = "_".join(parts[-depth:])
+                chosen = f"{kind}_{suffix}"
+                if parts[-1] != "U" and chosen not in taken:
+                    final[name] = chosen
+                    taken.add(chosen)
+                    break
+    return final
 
 
 def _to_verilog(rtlil_text: str) -> str:

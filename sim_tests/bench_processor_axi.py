@@ -134,7 +134,9 @@ class Trace:
             mask = int(valid.value)
             if not mask:
                 continue
-            values = {name: int(getattr(self.dut, f"trace_{name}").value) for name in (*names, "end")}
+            values = {
+                name: int(getattr(self.dut, f"trace_{name}").value) for name in (*names, "end")
+            }
             for unit in Unit:
                 if mask >> unit & 1:
                     self.entries[unit.name].append([self._of(values, name, unit) for name in names])
@@ -251,7 +253,10 @@ class Session:
 
     async def status(self) -> tuple[int, list[int]]:
         """STATUS, and ERROR as code, unit, program counter."""
-        [status], [error] = await self.read(ControlRegister.STATUS), await self.read(ControlRegister.ERROR)
+        [status], [error] = (
+            await self.read(ControlRegister.STATUS),
+            await self.read(ControlRegister.ERROR),
+        )
         return status, [error & 0xFF, error >> 8 & 0xFF, error >> 16]
 
     async def counters(self) -> dict[str, int]:
@@ -290,7 +295,9 @@ class Session:
         await self.interrupt()
         status, [code, unit, pc] = await self.status()
         found = [ErrorCode(code).name, Unit(unit).name, pc]
-        assert (status, found) == (DONE | ERROR, case["expected"]), f"status {status}, {found}, not {case['expected']}"
+        assert (status, found) == (DONE | ERROR, case["expected"]), (
+            f"status {status}, {found}, not {case['expected']}"
+        )
         if code == ErrorCode.DEADLOCK:
             await self.check_silence()
 
@@ -327,7 +334,9 @@ def compare_trace(unit: Unit, found: list[list[int]], expected: list[list[int]])
     """Fail with the first retirement that differs."""
     for number, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
         assert ours == theirs, f"{unit.name}, retirement {number}: RTL {ours}, emulator {theirs}"
-    assert len(found) == len(expected), f"{unit.name}: {len(found)} retirements, not {len(expected)}"
+    assert len(found) == len(expected), (
+        f"{unit.name}: {len(found)} retirements, not {len(expected)}"
+    )
 
 
 def compare_memory(spec: MachineSpec, found: bytes, expected: bytes) -> None:
@@ -341,7 +350,10 @@ def compare_memory(spec: MachineSpec, found: bytes, expected: bytes) -> None:
 
 def check_counters(session: Session, values: dict[str, int], run: dict[str, Any]) -> None:
     """Bytes are exact whatever the pace; cycles only bounded."""
-    assert (values["bytes_read"], values["bytes_written"]) == (run["bytes_read"], run["bytes_written"])
+    assert (values["bytes_read"], values["bytes_written"]) == (
+        run["bytes_read"],
+        run["bytes_written"],
+    )
     cycles = values["cycles"]
     assert session.trace.last_end < cycles <= session.trace.last_end + 12
     assert cycles > values["bytes_read"] // session.spec.bus_bytes

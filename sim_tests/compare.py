@@ -36,7 +36,9 @@ class Row:
     waiting: dict[str, float]
 
 
-def compare_rows(program: Program, prompt_length: int, tokens: int, rtl: bool, engine: str) -> list[Row]:
+def compare_rows(
+    program: Program, prompt_length: int, tokens: int, rtl: bool, engine: str
+) -> list[Row]:
     """Bandwidth bound, compute bound, emulator and, if `rtl`, the hardware in simulation.
 
     No stop token ends the runs. Timing does not depend on the values of tokens, so the prompt is just a count.
@@ -74,7 +76,9 @@ def _rtl_row(program: Program, prompt_length: int, tokens: int, engine: str, exp
     result = simulate(program.machine, program, prompt, tokens, engine, limit=limit)
     if result.error != ErrorCode.NONE:
         unit = Unit(result.error_unit).name
-        raise RuntimeError(f"the hardware stopped with {result.error.name} in {unit} at {result.error_pc}")
+        raise RuntimeError(
+            f"the hardware stopped with {result.error.name} in {unit} at {result.error_pc}"
+        )
     shares = {name: count / result.cycles for name, count in result.counters.items()}
     return Row(
         "RTL",
@@ -99,13 +103,27 @@ def plot_rows(rows: list[Row], title: str, path: Path) -> None:
     left.locator_params(axis="x", nbins=4)
     left.invert_yaxis()
     left.set(xlabel="cycles")
-    shown = [(row, colour) for row, colour in zip(rows, colours, strict=True) if len(row.busy) == len(Unit)]
+    shown = [
+        (row, colour)
+        for row, colour in zip(rows, colours, strict=True)
+        if len(row.busy) == len(Unit)
+    ]
     for number, (row, colour) in enumerate(shown):
         places = [i + 0.4 * number for i in range(len(Unit))]
-        right.bar(places, [100 * row.busy[unit.name] for unit in Unit], 0.36, color=colour, label=f"{row.name}: busy")
-        right.plot(places, [100 * row.waiting[unit.name] for unit in Unit], "_", color="black", ms=14)
+        right.bar(
+            places,
+            [100 * row.busy[unit.name] for unit in Unit],
+            0.36,
+            color=colour,
+            label=f"{row.name}: busy",
+        )
+        right.plot(
+            places, [100 * row.waiting[unit.name] for unit in Unit], "_", color="black", ms=14
+        )
     right.plot([], [], "_", color="black", ms=14, label="waiting for tokens")
-    right.set_xticks([i + 0.2 * (len(shown) - 1) for i in range(len(Unit))], [unit.name for unit in Unit])
+    right.set_xticks(
+        [i + 0.2 * (len(shown) - 1) for i in range(len(Unit))], [unit.name for unit in Unit]
+    )
     right.set(ylabel="% of the run", ylim=(0, 105))
     right.legend(fontsize="small")
     figure.suptitle(title)

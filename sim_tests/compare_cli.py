@@ -20,14 +20,30 @@ def compare_commands() -> list[click.Command]:
 
 @click.command("compare")
 @click.argument("program", type=click.Path(path_type=Path))
-@click.option("--prompt-length", type=click.IntRange(1), default=4, show_default=True, help="Tokens of the prompt.")
-@click.option("--tokens", type=click.IntRange(1), default=4, show_default=True, help="Tokens to generate.")
-@click.option("--engine", type=click.Choice(["native", "cocotb"]), default="native", show_default=True)
+@click.option(
+    "--prompt-length",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Tokens of the prompt.",
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=4, show_default=True, help="Tokens to generate."
+)
+@click.option(
+    "--engine", type=click.Choice(["native", "cocotb"]), default="native", show_default=True
+)
 @click.option("--rtl/--no-rtl", default=True, help="Simulate the hardware too, in Verilator.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture to write, PNG or SVG.")
 @json_option
 def compare_command(
-    program: Path, prompt_length: int, tokens: int, engine: str, rtl: bool, plot: Path | None, as_json: bool
+    program: Path,
+    prompt_length: int,
+    tokens: int,
+    engine: str,
+    rtl: bool,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Cycles of PROGRAM side by side: bandwidth bound, compute bound, emulator, hardware."""
     from emulator.machine import check_request
@@ -40,7 +56,9 @@ def compare_command(
     loaded = load_program(program)
     check_request(loaded, [0] * prompt_length, tokens)
     if rtl:
-        note(f"simulating {loaded.machine.name} in Verilator; its first build takes a minute or two")
+        note(
+            f"simulating {loaded.machine.name} in Verilator; its first build takes a minute or two"
+        )
     rows = compare_rows(loaded, prompt_length, tokens, rtl, engine)
     title = f"{loaded.information.get('model', program.name)} on {loaded.machine.name}: "
     title += f"{prompt_length} prompt and {tokens} generated tokens"
@@ -63,7 +81,9 @@ def compare_command(
         if plot is not None:
             click.echo(f"\nthe picture is {plot}")
     if equal is False:
-        raise CheckFailed(f"{program}: the emulator says {emulated} cycles, the hardware took {cycles[MEASURED]}")
+        raise CheckFailed(
+            f"{program}: the emulator says {emulated} cycles, the hardware took {cycles[MEASURED]}"
+        )
 
 
 def print_rows(rows: "list[Row]", title: str) -> None:
@@ -71,7 +91,11 @@ def print_rows(rows: "list[Row]", title: str) -> None:
     from hw.spec.instructions import Unit
 
     columns = ["", "cycles", "these are", *(f"{unit.name} busy / waits" for unit in Unit)]
-    print_table(title, columns, [[row.name, row.cycles, row.source, *(_share(row, u.name) for u in Unit)] for row in rows])
+    print_table(
+        title,
+        columns,
+        [[row.name, row.cycles, row.source, *(_share(row, u.name) for u in Unit)] for row in rows],
+    )
 
 
 def _share(row: "Row", unit: str) -> str:

@@ -27,7 +27,7 @@ from sim_tests.exactness import Comparison, Expectation, Request, compare, expec
 from sim_tests.simulate import SimulationResult, build_simulator, simulate
 
 MODEL = "pydoc-llama"
-PROMPT = "Return a list of the"
+PROMPT = "The default value is"
 CARD = "model_card.json"
 
 
@@ -85,7 +85,9 @@ class Demo:
         self._simulate(program, generation)
         heading("6", "What is left")
         self._leave(program, generation)
-        click.echo(f"\nDone in {_duration(time.monotonic() - begun)}. Next: lpu run {self.folder}/model.lpu --prompt 'A function'")
+        click.echo(
+            f"\nDone in {_duration(time.monotonic() - begun)}. Next: lpu run {self.folder}/model.lpu --prompt 'A function'"
+        )
 
     def _compile(self, model: Model, machine: MachineSpec) -> Program:
         program = compile_model(model, machine, load_recipe(self.recipe))
@@ -122,7 +124,7 @@ class Demo:
         return generation
 
     def _write_verilog(self, machine: MachineSpec) -> None:
-        from hw.verilog_bench import verilog_files, write_files
+        from hw.verilog_files import verilog_files, write_files
 
         folder = self.folder / "verilog"
         with working("writing Verilog"):
@@ -130,18 +132,28 @@ class Demo:
             with atomic_write(folder) as part:
                 write_files(part, files)
         summary = json.loads(files["summary.json"])
-        lines = sum(text.count("\n") for name, text in files.items() if name.endswith((".v", ".sv")))
+        lines = sum(
+            text.count("\n") for name, text in files.items() if name.endswith((".v", ".sv"))
+        )
         print_facts({
             "folder": f"{folder}: {lines:,} lines, with file list and summary",
             "modules": len(summary["modules"]),
             "multipliers": summary["multipliers"],
             "memory bits": summary["memory_bits"],
-            "ports": ", ".join(sorted({port["name"].rpartition("_")[0] for port in summary["ports"] if "axi" in port["name"]})),
+            "ports": ", ".join(
+                sorted({
+                    port["name"].rpartition("_")[0]
+                    for port in summary["ports"]
+                    if "axi" in port["name"]
+                })
+            ),
         })
 
     def _simulate(self, program: Program, generation: Generation) -> None:
         request = Request(
-            tuple(generation.prompt), min(self.rtl_tokens, self.tokens), tuple(program.information["stop_tokens"])
+            tuple(generation.prompt),
+            min(self.rtl_tokens, self.tokens),
+            tuple(program.information["stop_tokens"]),
         )
         expected = expect(program, request)
         with working("building the simulator: the first time a few minutes, later none"):
@@ -162,7 +174,9 @@ class Demo:
     def _leave(self, program: Program, generation: Generation) -> None:
         from emulator.explain import write_explanation
 
-        written = write_explanation(program, len(generation.prompt), min(4, self.tokens), self.folder)
+        written = write_explanation(
+            program, len(generation.prompt), min(4, self.tokens), self.folder
+        )
         print_facts({"model.lpu": "the program", "verilog/": "the processor", **written})
         click.echo(f"\nAll of it is in {self.folder.absolute()}")
 
@@ -192,7 +206,9 @@ def working(what: str) -> Iterator[None]:
 def show_card(model: Model) -> None:
     """Print what the model's card says; the losses are those measured when it was trained."""
     path = None if model.folder is None else model.folder / CARD
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    card: dict[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    )
     config = model.config
     facts: dict[str, Any] = {
         "what it is": card.get("description"),
@@ -208,7 +224,9 @@ def show_card(model: Model) -> None:
     print_facts({name: value for name, value in facts.items() if value is not None})
 
 
-def show_comparison(expected: Expectation, result: SimulationResult, comparison: Comparison) -> None:
+def show_comparison(
+    expected: Expectation, result: SimulationResult, comparison: Comparison
+) -> None:
     """Print emulator against hardware."""
     first = len(expected.request.prompt)
 
@@ -225,7 +243,11 @@ def show_comparison(expected: Expectation, result: SimulationResult, comparison:
          "yes" if comparison.words_different == 0 else "NO"],
     ]  # fmt: skip
     for name in ("bytes_read", "bytes_written", "busy_ld", "busy_mpe", "busy_sfu"):
-        rows.append(row(name.replace("_", " "), f"{expected.counters[name]:,}", f"{result.counters[name]:,}"))
+        rows.append(
+            row(
+                name.replace("_", " "), f"{expected.counters[name]:,}", f"{result.counters[name]:,}"
+            )
+        )
     print_table("", ["", "emulator", "RTL", "equal"], rows)
     click.echo(f"{result.cycles_per_second:,.0f} cycles a second in Verilator")
 

@@ -35,6 +35,8 @@ _BLACK_BOXES = f"""
 (* blackbox *) module mutation_select(output [{SELECT_BITS - 1}:0] value); endmodule
 """
 
+PREPARE = f"read_verilog -sv boxes.v plain.v; hierarchy -top {TOP}; proc; memory_collect; opt_expr; opt_clean"
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -152,7 +154,7 @@ def _build(
     (folder / "boxes.v").write_text("".join(boxes))
     (folder / "plain.v").write_text(_with_selector(netlist))
     names = modules_below(split_modules(netlist), PROCESSOR)
-    lines = ["read_verilog -sv boxes.v plain.v", f"hierarchy -top {TOP}", "proc", "opt_expr", "opt_clean"]
+    lines = [PREPARE]
     first = 1
     for number, name in enumerate(names):
         lines.append(
@@ -169,7 +171,7 @@ def _build(
                 continue
             mutants.append((int(found[1]), found[3].lstrip("\\"), line))
             changes.append(line)
-    script = [*lines[:5], *changes, "write_verilog -noattr mutated.v"]
+    script = [PREPARE, *changes, "write_verilog -noattr mutated.v"]
     run_yosys("\n".join(script), folder, "apply")
     (folder / "mutants.json").write_text(json.dumps(mutants, indent=1))
     (folder / "mutants.v").write_text((folder / "mutated.v").read_text() + RAM_VERILOG.read_text() + _SELECTOR)
@@ -210,7 +212,7 @@ def prove_equivalent(netlist: MutatedNetlist, mutant: Mutant, seconds: float = 1
 def _prepared(mutant: Mutant) -> str:
     """Script that leaves module `gold` as it was and `gate` with the change."""
     change = re.sub(r"-ctrl mutsel \d+ \d+ ", "", mutant.change)
-    plain = f"read_verilog -sv boxes.v plain.v; hierarchy -top {TOP}; proc; opt_expr; opt_clean; "
+    plain = f"{PREPARE}; "
     keep = f"{mutant.module}"
     return (
         f"{plain} copy {keep} gold; {change}; rename {keep} gate; "

@@ -65,7 +65,9 @@ class ProcessorSystem(wiring.Component):
         joined: dict[str, list[Value]] = {}
         for port, (_, name, _) in trace_ports().items():
             joined.setdefault(name, []).append(getattr(processor, port))
-        m.d.comb += [getattr(self, f"trace_{name}").eq(Cat(values)) for name, values in joined.items()]
+        m.d.comb += [
+            getattr(self, f"trace_{name}").eq(Cat(values)) for name, values in joined.items()
+        ]
         return m
 
 
@@ -73,7 +75,11 @@ def processor_netlist(spec: MachineSpec) -> str:
     """Verilog of a `ProcessorSystem`, its top named `top`; kept between runs, for it takes long to write."""
     folder = Path(hw.__file__).parent
     sources = [Path(__file__), *sorted(folder.rglob("*.py")), *sorted(folder.rglob("*.v"))]
-    key = [json.dumps(spec.to_dict()), amaranth.__version__, *(path.read_text() for path in sources)]
+    key = [
+        json.dumps(spec.to_dict()),
+        amaranth.__version__,
+        *(path.read_text() for path in sources),
+    ]
 
     def build(folder: Path) -> None:
         (folder / "netlist.sv").write_text(convert(ProcessorSystem(spec), "top"))

@@ -18,7 +18,6 @@ from sim_tests import compare
 from sim_tests.compare import EMULATED, MEASURED, MODELLED, compare_rows, plot_rows
 
 
-
 @pytest.fixture(scope="module")
 def program() -> Program:
     """A small model; its configuration only where the test's data are not installed."""
@@ -55,12 +54,19 @@ def test_the_command_prints_a_label_in_every_row(
     assert printed.count(MODELLED) == 2 and printed.count(EMULATED) == 1 and MEASURED not in printed
     assert lpu.main([*arguments, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in figures["rows"]] == ["bandwidth bound", "compute bound", "emulator"]
+    assert [row["name"] for row in figures["rows"]] == [
+        "bandwidth bound",
+        "compute bound",
+        "emulator",
+    ]
     assert figures["emulator_equals_rtl"] is None
 
 
 def test_a_difference_is_status_one(
-    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    program: Program,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "p.lpu"
     save_program(program, path)

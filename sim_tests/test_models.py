@@ -28,7 +28,9 @@ LIMIT = 20_000_000
 
 @functools.cache
 def _program(model: str, target: str, recipe: str) -> Program:
-    return compile_model(load_model(MODELS[model]), load_machine(target), load_recipe(recipe), CONTEXT)
+    return compile_model(
+        load_model(MODELS[model]), load_machine(target), load_recipe(recipe), CONTEXT
+    )
 
 
 def _request(model: str, vocabulary: int) -> Request:
@@ -40,7 +42,9 @@ def _timings(spec: MachineSpec, number: int) -> list[MemorySpec]:
     """The target's own timing, and others drawn at random: slow and fast, with many refreshes."""
     rng = random.Random(f"{spec.name} {number}")
     outstanding = spec.read_outstanding + spec.write_outstanding
-    drawn = [random_memory(rng, spec.memory.words, spec.burst_beats, outstanding) for _ in range(number)]
+    drawn = [
+        random_memory(rng, spec.memory.words, spec.burst_beats, outstanding) for _ in range(number)
+    ]
     return [spec.memory, *drawn]
 
 

@@ -62,7 +62,9 @@ def _expected(program: Program, request: Request) -> tuple[dict[str, Any], Progr
         for unit, entries in expected.trace.items()
     }
     # Another order of units, so that nothing above rests on the one that the emulator likes best.
-    state, _ = Machine(program, order=tuple(reversed(Unit))).run(list(request.prompt), request.tokens)
+    state, _ = Machine(program, order=tuple(reversed(Unit))).run(
+        list(request.prompt), request.tokens
+    )
     assert (state.memory == expected.memory).all()
     run = {
         "prompt": request.prompt,
@@ -82,7 +84,9 @@ def _parameters(target: str) -> dict[str, Any]:
     for request in RUNS:
         run, later = _expected(later, request)
         runs.append(run)
-    assert len({token for run in runs for token in run["expected_tokens"]}) > 6, "a model that says one thing"
+    assert len({token for run in runs for token in run["expected_tokens"]}) > 6, (
+        "a model that says one thing"
+    )
     return {
         "spec": program.machine.to_dict(),
         "instructions": {unit.name: words for unit, words in program.instructions.items()},
@@ -101,7 +105,13 @@ BROKEN = Request(RUNS[0].prompt, 1)
 
 def _case(name: str, code: ErrorCode, unit: Unit, pc: int, **more: Any) -> dict[str, Any]:
     expected = [code.name, unit.name, pc]
-    return {"name": name, "expected": expected, "prompt": BROKEN.prompt, "tokens": BROKEN.tokens, **more}
+    return {
+        "name": name,
+        "expected": expected,
+        "prompt": BROKEN.prompt,
+        "tokens": BROKEN.tokens,
+        **more,
+    }
 
 
 def _transfers(program: Program, unit: Unit) -> list[tuple[int, list[int]]]:
@@ -129,7 +139,9 @@ def _words(unit: Unit, operation: dict[str, int]) -> list[int]:
         return list(range(start, start + operation["length"]))
     length = {Pattern.COLUMN: 2 * operation["steps"], Pattern.SPREAD: 2, Pattern.SCALAR: 1}
     beats = length[Pattern(operation["pattern"])]
-    rows = range(start, start + operation["rows"] * operation["pitch"] + 1, max(1, operation["pitch"]))
+    rows = range(
+        start, start + operation["rows"] * operation["pitch"] + 1, max(1, operation["pitch"])
+    )
     return [row + beat for row in rows[: operation["rows"]] for beat in range(beats)]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.errors import IllegalInstruction
+from emulator.numerics.floating import canonical
 from emulator.state import MachineState
 from emulator.units.vector_check import check_fields, check_order
 from hw.spec.functions import Function
@@ -71,9 +72,10 @@ def random_patterns(rng: np.random.Generator, count: int) -> npt.NDArray[np.floa
 
 
 def fill(state: MachineState, rng: np.random.Generator) -> None:
-    """Give every buffer that the unit reads new contents."""
-    for buffer in (state.input, state.vector, state.result, state.scalars):
-        buffer[...] = random_patterns(rng, buffer.size).reshape(buffer.shape)
+    """Give every buffer that the unit reads new contents; only memory's may have patterns that are not canonical."""
+    state.input[...] = random_patterns(rng, state.input.size).reshape(state.input.shape)
+    for buffer in (state.vector, state.result, state.scalars):
+        buffer[...] = canonical(random_patterns(rng, buffer.size)).reshape(buffer.shape)
 
 
 def combinations(rng: random.Random) -> Iterator[Operation]:

@@ -48,7 +48,18 @@ def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program of a small model without tokenizer."""
     path = tmp_path_factory.mktemp("compiled") / "model.lpu"
-    arguments = ["compile", MODEL, "--target", "tiny", "--recipe", "w8a8", "--context", 32, "-o", path]
+    arguments = [
+        "compile",
+        MODEL,
+        "--target",
+        "tiny",
+        "--recipe",
+        "w8a8",
+        "--context",
+        32,
+        "-o",
+        path,
+    ]
     assert lpu.main([str(argument) for argument in arguments]) == 0
     return path
 
@@ -58,11 +69,15 @@ def program(compiled: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(compiled, tmp_path / "model.lpu"))
 
 
-def write_target(path: Path, field: str | None = None, value: object = None, base: str = "tiny") -> Path:
+def write_target(
+    path: Path, field: str | None = None, value: object = None, base: str = "tiny"
+) -> Path:
     """A bundled target with one field changed (`memory.x`: of the memory), or removed if the value is `...`."""
     content = yaml.safe_load((TARGETS / f"{base}.yaml").read_text())
     if field is not None:
-        owner, name = (content["memory"], field[7:]) if field.startswith("memory.") else (content, field)
+        owner, name = (
+            (content["memory"], field[7:]) if field.startswith("memory.") else (content, field)
+        )
         if value is ...:
             del owner[name]
         else:
@@ -74,24 +89,36 @@ def write_target(path: Path, field: str | None = None, value: object = None, bas
 def compile_with(tmp_path: Path, **changes: object) -> list[object]:
     options = {"target": "tiny", "recipe": "w8a8", "output": tmp_path / "out.lpu"} | changes
     model = options.pop("model", MODEL)
-    return ["compile", model, *(part for name, value in options.items() for part in (f"--{name}", value))]
+    return [
+        "compile",
+        model,
+        *(part for name, value in options.items() for part in (f"--{name}", value)),
+    ]
 
 
 # Targets.
 
-MACHINE_FIELDS = [f.name for f in dataclasses.fields(type(load_machine("tiny"))) if f.name not in ("name", "memory")]
+MACHINE_FIELDS = [
+    f.name
+    for f in dataclasses.fields(type(load_machine("tiny")))
+    if f.name not in ("name", "memory")
+]
 MEMORY_FIELDS = [f"memory.{f.name}" for f in dataclasses.fields(MemorySpec)]
 REQUIRED = [*MACHINE_FIELDS, "name", "memory", *(f for f in MEMORY_FIELDS if "beat" not in f)]
 
 
 @pytest.mark.parametrize("value", [-8, 1 << 40, 2.5, "16", True, None, [16], {"value": 16}])
 @pytest.mark.parametrize("field", MACHINE_FIELDS + MEMORY_FIELDS)
-def test_a_target_with_an_impossible_field(refuse: Refuse, tmp_path: Path, field: str, value: object) -> None:
+def test_a_target_with_an_impossible_field(
+    refuse: Refuse, tmp_path: Path, field: str, value: object
+) -> None:
     path = write_target(tmp_path / "mine.yaml", field, value)
     refuse(*compile_with(tmp_path, target=path), names=(path, field.removeprefix("memory.")))
 
 
-@pytest.mark.parametrize("field", [f for f in MACHINE_FIELDS if f not in ("clock_hz", "watchdog_cycles")])
+@pytest.mark.parametrize(
+    "field", [f for f in MACHINE_FIELDS if f not in ("clock_hz", "watchdog_cycles")]
+)
 def test_a_size_that_is_no_power_of_two(refuse: Refuse, tmp_path: Path, field: str) -> None:
     path = write_target(tmp_path / "mine.yaml", field, 12)
     refuse(*compile_with(tmp_path, target=path), names=(path, field, "12"))
@@ -100,7 +127,9 @@ def test_a_size_that_is_no_power_of_two(refuse: Refuse, tmp_path: Path, field: s
 @pytest.mark.parametrize("field", REQUIRED)
 def test_a_target_without_a_field(refuse: Refuse, tmp_path: Path, field: str) -> None:
     path = write_target(tmp_path / "mine.yaml", field, ...)
-    refuse(*compile_with(tmp_path, target=path), names=(path, field.removeprefix("memory."), "missing"))
+    refuse(
+        *compile_with(tmp_path, target=path), names=(path, field.removeprefix("memory."), "missing")
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,11 +165,22 @@ def test_a_target_that_cannot_be(
 
 @pytest.mark.parametrize(
     "content",
-    [b"a: [1", b"\xff\xfe\x00", b"clock_hz: 2001-99-99", b"- 1\n- 2\n", b"", b"*missing", b"!!python/object:os.system x", b"[" * 5000],
+    [
+        b"a: [1",
+        b"\xff\xfe\x00",
+        b"clock_hz: 2001-99-99",
+        b"- 1\n- 2\n",
+        b"",
+        b"*missing",
+        b"!!python/object:os.system x",
+        b"[" * 5000,
+    ],
     ids=["open bracket", "not UTF-8", "no date", "a list", "empty", "no anchor", "object", "deep"],
 )
 @pytest.mark.parametrize("option", ["target", "recipe"])
-def test_not_the_yaml_that_is_expected(refuse: Refuse, tmp_path: Path, option: str, content: bytes) -> None:
+def test_not_the_yaml_that_is_expected(
+    refuse: Refuse, tmp_path: Path, option: str, content: bytes
+) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     refuse(*compile_with(tmp_path, **{option: path}), names=(path,))
@@ -156,15 +196,23 @@ def test_a_name_of_nothing(refuse: Refuse, tmp_path: Path, option: str) -> None:
 
 def write_recipe(path: Path, **changes: object) -> Path:
     content = yaml.safe_load((RECIPES / "w4a8.yaml").read_text()) | changes
-    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not ...}))
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in content.items() if value is not ...})
+    )
     return path
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"overrides": [{"tensor": "layers.9.*", "bits": 8, "group": 32}]}, "'layers.9.*' names no weight matrix"),
-        ({"overrides": [{"tensor": "embed_tokens", "bits": 8, "group": 32}]}, "'embed_tokens' names no weight matrix"),
+        (
+            {"overrides": [{"tensor": "layers.9.*", "bits": 8, "group": 32}]},
+            "'layers.9.*' names no weight matrix",
+        ),
+        (
+            {"overrides": [{"tensor": "embed_tokens", "bits": 8, "group": 32}]},
+            "'embed_tokens' names no weight matrix",
+        ),
         ({"weigths": {"bits": 4, "group": 32}}, "weigths"),
         ({"weights": {"bits": 4, "group": 32, "zero": 1}}, "weights: expected bits and group"),
         ({"weights": ...}, "weights: expected bits and group"),
@@ -177,13 +225,21 @@ def write_recipe(path: Path, **changes: object) -> Path:
         ({"kv_cache": {"bits": 4}}, "kv_cache: expected bits: 8"),
         ({"overrides": {"tensor": "lm_head"}}, "overrides: expected a list"),
         ({"overrides": [{"bits": 8, "group": 32}]}, "overrides[0]: expected tensor"),
-        ({"overrides": [{"tensor": "lm_head", "bits": 5, "group": 32}]}, "overrides[0]: bits: expected 4 or 8"),
-        ({"overrides": [{"tensor": "lm_head", "bits": 8, "group": 32, "x": 1}]}, "overrides[0]: expected bits and group"),
+        (
+            {"overrides": [{"tensor": "lm_head", "bits": 5, "group": 32}]},
+            "overrides[0]: bits: expected 4 or 8",
+        ),
+        (
+            {"overrides": [{"tensor": "lm_head", "bits": 8, "group": 32, "x": 1}]},
+            "overrides[0]: expected bits and group",
+        ),
         ({"name": 5}, "name: expected text"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_recipe_that_cannot_be(refuse: Refuse, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_recipe_that_cannot_be(
+    refuse: Refuse, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     path = write_recipe(tmp_path / "mine.yaml", **changes)
     line = refuse(*compile_with(tmp_path, recipe=path), names=(message,))
     assert str(path) in line or "recipe w4a8" in line
@@ -212,7 +268,9 @@ def test_a_model_that_does_not_fit_says_where_and_by_how_much(
 ) -> None:
     path = write_target(tmp_path / "mine.yaml", field, value)
     line = refuse(*compile_with(tmp_path, target=path), names=("target", field.split(".")[-1]))
-    figures = [int(word) for word in line.replace(",", " ").replace(")", " ").split() if word.isdigit()]
+    figures = [
+        int(word) for word in line.replace(",", " ").replace(")", " ").split() if word.isdigit()
+    ]
     assert any(figure > value for figure in figures), line
 
 
@@ -229,8 +287,28 @@ def test_a_context_that_the_model_cannot_have(refuse: Refuse, tmp_path: Path, co
 def test_an_estimate_of_what_does_not_fit(refuse: Refuse) -> None:
     line = refuse("estimate", "llama-2-7b", "--target", "small", "--recipe", "w4a8", "--tokens", 2)
     assert "small" in line and "too few" in line or "needs" in line
-    refuse("estimate", MODEL, "--target", "tiny", "--recipe", "w8a8", "--prompt-length", 0, names=("prompt length",))
-    refuse("estimate", MODEL, "--target", "tiny", "--recipe", "w8a8", "--tokens", 9999, names=("context",))
+    refuse(
+        "estimate",
+        MODEL,
+        "--target",
+        "tiny",
+        "--recipe",
+        "w8a8",
+        "--prompt-length",
+        0,
+        names=("prompt length",),
+    )
+    refuse(
+        "estimate",
+        MODEL,
+        "--target",
+        "tiny",
+        "--recipe",
+        "w8a8",
+        "--tokens",
+        9999,
+        names=("context",),
+    )
 
 
 # Program files.
@@ -277,7 +355,13 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], object], version: int =
     header = json.loads(content[16 : 16 + length])
     edit(header)
     text = json.dumps(header).encode()
-    body = content[:8] + version.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text + content[16 + length : -32]
+    body = (
+        content[:8]
+        + version.to_bytes(4, "little")
+        + len(text).to_bytes(4, "little")
+        + text
+        + content[16 + length : -32]
+    )
     path.write_bytes(body + hashlib.sha256(body).digest())
 
 
@@ -333,7 +417,10 @@ def test_a_section_that_no_machine_of_this_kind_holds(refuse: Refuse, program: P
     "arguments, message",
     [
         (["--prompt-ids", "1,2", "--tokens", 31], "exceed the program's context of 32"),
-        (["--prompt-ids", ",".join(["1"] * 33), "--tokens", 1], "exceed the program's context of 32"),
+        (
+            ["--prompt-ids", ",".join(["1"] * 33), "--tokens", 1],
+            "exceed the program's context of 32",
+        ),
         (["--prompt-ids", "1,47"], "token id 47 at position 1 is outside 0 to 46"),
         (["--prompt-ids", "1,-1"], "expected numbers separated by commas"),
         (["--prompt-ids", "1,x"], "expected numbers separated by commas, found 'x'"),
@@ -347,7 +434,9 @@ def test_a_section_that_no_machine_of_this_kind_holds(refuse: Refuse, program: P
         (["--prompt-ids", "1", "--tokens", "many"], "--tokens"),
     ],
 )
-def test_a_prompt_that_cannot_be(refuse: Refuse, program: Path, arguments: list[object], message: str) -> None:
+def test_a_prompt_that_cannot_be(
+    refuse: Refuse, program: Path, arguments: list[object], message: str
+) -> None:
     refuse("run", program, *arguments, names=(message,))
 
 
@@ -366,17 +455,25 @@ def test_a_prompt_that_the_hardware_cannot_take(
     refuse("sim", program, *arguments, names=(message,))
 
 
-@pytest.mark.parametrize("arguments", [["--prompt-length", 33], ["--tokens", 33], ["--prompt-length", 0]])
+@pytest.mark.parametrize(
+    "arguments", [["--prompt-length", 33], ["--tokens", 33], ["--prompt-length", 0]]
+)
 @pytest.mark.parametrize("command", ["explain", "compare"])
-def test_lengths_that_cannot_be(refuse: Refuse, program: Path, command: str, arguments: list[object]) -> None:
+def test_lengths_that_cannot_be(
+    refuse: Refuse, program: Path, command: str, arguments: list[object]
+) -> None:
     refuse(command, program, *arguments)
 
 
 # Output that cannot be written.
 
 
-@pytest.mark.parametrize("option, name", [("--trace", "t.json"), ("--plot", "t.png"), ("--plot", "t.svg")])
-def test_no_folder_for_a_trace(refuse: Refuse, program: Path, tmp_path: Path, option: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "option, name", [("--trace", "t.json"), ("--plot", "t.png"), ("--plot", "t.svg")]
+)
+def test_no_folder_for_a_trace(
+    refuse: Refuse, program: Path, tmp_path: Path, option: str, name: str
+) -> None:
     path = tmp_path / "no" / name
     refuse(*run(program, option, path), names=(path, "does not exist"))
 
@@ -388,9 +485,21 @@ def test_a_picture_that_is_none(refuse: Refuse, program: Path, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("command", ["explain"])
-def test_no_folder_for_a_folder(refuse: Refuse, program: Path, tmp_path: Path, command: str) -> None:
+def test_no_folder_for_a_folder(
+    refuse: Refuse, program: Path, tmp_path: Path, command: str
+) -> None:
     path = tmp_path / "no" / "more"
-    refuse(command, program, "--prompt-length", 2, "--tokens", 2, "-o", path, names=(path, "does not exist"))
+    refuse(
+        command,
+        program,
+        "--prompt-length",
+        2,
+        "--tokens",
+        2,
+        "-o",
+        path,
+        names=(path, "does not exist"),
+    )
 
 
 def test_no_folder_for_a_program(refuse: Refuse, tmp_path: Path) -> None:
@@ -420,10 +529,14 @@ def test_no_folder_for_verilog(refuse: Refuse, tmp_path: Path) -> None:
     ],
     ids=range(8),
 )
-def test_token_ids_that_cannot_be(refuse: Refuse, tmp_path: Path, content: str, message: str) -> None:
+def test_token_ids_that_cannot_be(
+    refuse: Refuse, tmp_path: Path, content: str, message: str
+) -> None:
     path = tmp_path / "ids.json"
     path.write_text(content)
-    refuse("eval", MODEL, "--recipe", "w8a8", "--target", "tiny", "--token-ids", path, names=(message,))
+    refuse(
+        "eval", MODEL, "--recipe", "w8a8", "--target", "tiny", "--token-ids", path, names=(message,)
+    )
 
 
 def test_a_text_for_a_model_without_tokenizer(refuse: Refuse, tmp_path: Path) -> None:
@@ -431,4 +544,12 @@ def test_a_text_for_a_model_without_tokenizer(refuse: Refuse, tmp_path: Path) ->
     path.write_text("Some words.")
     refuse("eval", MODEL, "--recipe", "w8a8", "--text", path, names=("tokenizer",))
     refuse("eval", MODEL, "--recipe", "w8a8", names=("either --text or --token-ids",))
-    refuse("eval", MODEL, "--recipe", "w8a8", "--token-ids", tmp_path / "none.json", names=("none.json",))
+    refuse(
+        "eval",
+        MODEL,
+        "--recipe",
+        "w8a8",
+        "--token-ids",
+        tmp_path / "none.json",
+        names=("none.json",),
+    )

@@ -66,7 +66,8 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     if operation["sync"]:
         return 0
     check_fields(operation)
-    check_order(state.spec, operation)
+    if state.checked:
+        check_order(state.spec, operation)
     reduce, target = operation["reduce"], operation["target"]
     length = operation["length"]
     if reduce == Reduce.NONE and target in _ELEMENT_TARGETS:
@@ -111,8 +112,11 @@ def _operand(
         return canonical(np.array(operation[f"{name}_constant"], np.uint32).view(np.float32))
     rows, start, pitch = operation["rows"], operation[name], operation[f"{name}_pitch"]
     if source == Source.SCALAR:
+        if rows == 1:
+            entry = start % len(state.scalars)
+            return state.scalars[entry : entry + 1][:, None]
         entries = (start + pitch * np.arange(rows)) % len(state.scalars)
-        return canonical(state.scalars[entries])[:, None]
+        return state.scalars[entries][:, None]
     buffer = state.input
     if source == Source.VECTOR:
         buffer = state.vector
@@ -122,9 +126,12 @@ def _operand(
     beats = -(-length // lanes)
     start %= depth
     if start + (rows - 1) * pitch + beats <= depth:
-        return canonical(_window(buffer, start, pitch, rows, length, lanes))
-    indices = (start + pitch * np.arange(rows)[:, None] + np.arange(beats)) % depth
-    return canonical(buffer[indices].reshape(rows, beats * lanes)[:, :length])
+        values = _window(buffer, start, pitch, rows, length, lanes)
+    else:
+        indices = (start + pitch * np.arange(rows)[:, None] + np.arange(beats)) % depth
+        values = buffer[indices].reshape(rows, beats * lanes)[:, :length]
+    # What the units wrote is canonical; only what came from memory may not be.
+    return canonical(values) if source == Source.INPUT else values
 
 
 def _window(

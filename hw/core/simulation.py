@@ -20,6 +20,8 @@ class Simulation(wiring.Component):
     ----------
     spec : MachineSpec
         The machine.
+    memory_words : int or None
+        Capacity of the simulated memory, a power of two; that of the machine if None.
 
     Members
     -------
@@ -32,8 +34,9 @@ class Simulation(wiring.Component):
 
     irq: Value
 
-    def __init__(self, spec: MachineSpec) -> None:
+    def __init__(self, spec: MachineSpec, memory_words: int | None = None) -> None:
         self.spec = spec
+        self.memory_words = memory_words or spec.memory.words
         members = {name: member for name, (_, member) in control_ports().items()}
         members |= {f"timing_{name}": In(width) for name, width in TIMING_FIELDS.items()}
         members |= {
@@ -50,7 +53,7 @@ class Simulation(wiring.Component):
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         m.d.comb += self.irq.eq(processor.irq)
         for channel in range(spec.channels):
-            memory = MemoryModel(spec.memory.words, spec.bus_bytes, channel=channel)
+            memory = MemoryModel(self.memory_words, spec.bus_bytes, channel=channel)
             m.submodules[f"memory{channel}"] = memory
             self._memory(m, processor, memory, channel)
 

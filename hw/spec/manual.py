@@ -31,7 +31,9 @@ _CHOICES = ("Register", "Condition", "Destination", "Pattern", "Source", "Reduce
 
 def instruction_manual() -> str:
     """The whole text of `docs/instructions.md`."""
-    parts = [_INTRODUCTION.format(version=instructions.ENCODING_VERSION, depth=instructions.LOOP_DEPTH)]
+    parts = [
+        _INTRODUCTION.format(version=instructions.ENCODING_VERSION, depth=instructions.LOOP_DEPTH)
+    ]
     parts.append("## Every sequencer\n")
     rows = [(f"`{opcode.name}`", str(int(opcode)), _comment(Opcode, opcode)) for opcode in Opcode]
     parts.append(_table(("opcode", "code", "meaning"), rows))
@@ -53,10 +55,14 @@ def instruction_manual() -> str:
     for name in _CHOICES:
         choice = getattr(instructions, name)
         parts.append(f"### {name}\n\n{choice.__doc__}\n")
-        rows = [(f"`{member.name}`", str(member.value), _comment(choice, member)) for member in choice]
+        rows = [
+            (f"`{member.name}`", str(member.value), _comment(choice, member)) for member in choice
+        ]
         parts.append(_table(("name", "code", "meaning"), rows))
     parts.append(f"### Function\n\n{Function.__doc__}\n")
-    rows = [(f"`{member.name}`", str(member.value), _function_comment(member)) for member in Function]
+    rows = [
+        (f"`{member.name}`", str(member.value), _function_comment(member)) for member in Function
+    ]
     parts.append(_table(("name", "code", "meaning"), rows))
     return "\n".join(parts).rstrip() + "\n"
 

@@ -27,7 +27,9 @@ FIXTURES = Path(__file__).parents[1] / "mapping" / "fixtures"
 def byte_tokenizer() -> str:
     """A tokenizer of single bytes: id = place in the alphabet, so most ids are parts of characters or letters."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = tokenizers.Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE({letter: i for i, letter in enumerate(alphabet)}, [])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer.to_str()
@@ -55,7 +57,9 @@ def figures(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_tokens_and_cycles_are_the_emulators(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tokens_and_cycles_are_the_emulators(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = figures(capsys, "run", path, "--prompt-ids", "3, 1,4", "--tokens", 6, "--json")
     state, _ = Machine(program()).run([3, 1, 4], 6, (2,))
     assert found["prompt_tokens"] == [3, 1, 4]
@@ -68,7 +72,9 @@ def test_tokens_and_cycles_are_the_emulators(path: Path, capsys: pytest.CaptureF
     assert found["seconds"] == pytest.approx(whole.cycles / clock)
     assert found["prompt_seconds"] < found["seconds"]
     prefill = TimingEngine(program()).run(3, 1).cycles
-    assert found["tokens_per_second"] == pytest.approx((length - 1) * clock / (whole.cycles - prefill))
+    assert found["tokens_per_second"] == pytest.approx(
+        (length - 1) * clock / (whole.cycles - prefill)
+    )
     assert 0 < found["bandwidth_fraction"] < 1
     assert list(found["utilisation"]) == ["LD", "ST", "MPE", "SFU", "SYS"]
     assert found["utilisation"]["LD"]["busy"] == pytest.approx(whole.busy[Unit.LD] / whole.cycles)
@@ -78,7 +84,12 @@ def test_tokens_and_cycles_are_the_emulators(path: Path, capsys: pytest.CaptureF
 
 def with_stops(*stops: int) -> Program:
     base = program()
-    return Program(base.machine, base.instructions, base.memory, base.information | {"stop_tokens": list(stops)})
+    return Program(
+        base.machine,
+        base.instructions,
+        base.memory,
+        base.information | {"stop_tokens": list(stops)},
+    )
 
 
 def test_a_stop_token_ends_text_and_cycles() -> None:
@@ -110,7 +121,9 @@ def test_the_forecast_counts_the_instructions() -> None:
     assert Generation(program(), [1, 2], 9).forecast().seconds > 2 * expected.seconds
 
 
-def test_the_forecast_is_told_before_the_text(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_forecast_is_told_before_the_text(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lpu.main(["run", str(path), "--prompt", "!!", "--tokens", "4"]) == 0
     printed = capsys.readouterr()
     assert "instructions" in printed.err and "cycles" in printed.err
@@ -133,7 +146,11 @@ def test_pieces_add_up_and_characters_stay_whole() -> None:
 
 
 def test_without_a_tokenizer_pieces_are_ids() -> None:
-    text = ProgramText(program(text=False), "p") if "tokenizer" not in program(text=False).information else None
+    text = (
+        ProgramText(program(text=False), "p")
+        if "tokenizer" not in program(text=False).information
+        else None
+    )
     assert text is not None
     assert not text.known
     assert list(text.pieces([1], [5, 6])) == ["5 ", "6 "]
@@ -151,7 +168,9 @@ def test_a_text_with_tokens_that_the_model_does_not_know(path: Path) -> None:
         parse_prompt(text, "", None)
 
 
-def test_another_clock_changes_time_but_not_text(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_clock_changes_time_but_not_text(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import yaml
 
     content = load_machine("tiny").to_dict() | {"name": "slow", "clock_hz": 50_000_000}
@@ -171,7 +190,13 @@ def test_trace_and_plot(path: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert lpu.main([str(argument) for argument in arguments]) == 0
     capsys.readouterr()
     events = json.loads(trace.read_text())["traceEvents"]
-    assert {event["args"]["name"] for event in events if event["ph"] == "M"} >= {"LD", "ST", "MPE", "SFU", "SYS"}
+    assert {event["args"]["name"] for event in events if event["ph"] == "M"} >= {
+        "LD",
+        "ST",
+        "MPE",
+        "SFU",
+        "SYS",
+    }
     assert plot.read_text().startswith("<?xml")
     assert sorted(tmp_path.iterdir()) == sorted([path, trace, plot])
 
@@ -186,4 +211,9 @@ def test_explain(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lpu.main([str(argument) for argument in (*arguments, "-o", folder)]) == 0
     printed = capsys.readouterr().out
     assert "critical chain" in printed and str(folder) in printed
-    assert {path.name for path in folder.iterdir()} == {"trace.json", "timeline.png", "step.png", "roofline.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "trace.json",
+        "timeline.png",
+        "step.png",
+        "roofline.png",
+    }

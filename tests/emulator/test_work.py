@@ -39,7 +39,9 @@ def test_the_critical_chain_adds_up_to_the_run(target: str, lengths: tuple[int, 
     assert all(cycles > 0 for cycles in chain.values() if cycles) and min(chain.values()) >= 0
     for (unit, kind), cycles in chain.items():
         if kind != ISSUING:
-            assert cycles <= sum(row.busy for row in work_table(program(target), result) if row.unit == unit)
+            assert cycles <= sum(
+                row.busy for row in work_table(program(target), result) if row.unit == unit
+            )
 
 
 @pytest.mark.parametrize("target", ["tiny", "small"])
@@ -52,12 +54,18 @@ def test_the_table_accounts_for_every_instruction_and_cycle(target: str) -> None
         assert sum(row.instructions for row in rows) == result.instructions[unit]
         assert sum(row.busy for row in rows) == result.busy[unit]
         assert sum(row.waited for row in rows) == result.waited[unit]
-        assert sum(cycles for (waiter, _), cycles in waits.items() if waiter == unit) == result.waited[unit]
+        assert (
+            sum(cycles for (waiter, _), cycles in waits.items() if waiter == unit)
+            == result.waited[unit]
+        )
     assert sum(row.critical for row in table) == result.cycles
 
 
 def test_kinds_of_work() -> None:
-    table = {(row.unit, row.kind): row for row in work_table(program("tiny"), TimingEngine(program("tiny")).run(5, 3, record=True))}
+    table = {
+        (row.unit, row.kind): row
+        for row in work_table(program("tiny"), TimingEngine(program("tiny")).run(5, 3, record=True))
+    }
 
     def instructions(unit: Unit, kind: str) -> int:
         return table[unit, kind].instructions
@@ -72,14 +80,23 @@ def test_kinds_of_work() -> None:
     assert instructions(Unit.MPE, "probabilities x values") >= steps * layers * heads // kv_heads
     assert instructions(Unit.SFU, "arg-max") >= 3
     assert instructions(Unit.SFU, "exponential2") > 0
-    assert {"weights, 4 bits", "output head, 8 bits"} <= {kind for unit, kind in table if unit == Unit.MPE}
+    assert {"weights, 4 bits", "output head, 8 bits"} <= {
+        kind for unit, kind in table if unit == Unit.MPE
+    }
 
 
 def test_a_chain_by_hand() -> None:
     """LD loads, MPE waits for it, LD waits for MPE: two hand-overs, each on the chain."""
     spec = load_machine("tiny")
-    ld = [encode(Unit.LD, Opcode.SYNC, signal=1 << Unit.MPE), encode(Unit.LD, Opcode.SYNC, wait=1 << Unit.MPE), encode(Unit.LD, Opcode.HALT)]
-    mpe = [encode(Unit.MPE, Opcode.SYNC, wait=1 << Unit.LD, signal=1 << Unit.LD), encode(Unit.MPE, Opcode.HALT)]
+    ld = [
+        encode(Unit.LD, Opcode.SYNC, signal=1 << Unit.MPE),
+        encode(Unit.LD, Opcode.SYNC, wait=1 << Unit.MPE),
+        encode(Unit.LD, Opcode.HALT),
+    ]
+    mpe = [
+        encode(Unit.MPE, Opcode.SYNC, wait=1 << Unit.LD, signal=1 << Unit.LD),
+        encode(Unit.MPE, Opcode.HALT),
+    ]
     words = {unit: [encode(unit, Opcode.HALT)] for unit in Unit} | {Unit.LD: ld, Unit.MPE: mpe}
     handed = Program(spec, words, np.zeros((0, spec.word_bytes), np.uint8))
     result = TimingEngine(handed).run(1, 1, record=True)
@@ -108,7 +125,11 @@ def test_bounds_are_below_what_is_emulated() -> None:
 
 def test_multiplications_are_those_of_the_model_with_its_padding() -> None:
     model = load_model(FIXTURES / "linear_untied_f32").config
-    matrices = model.hidden_size * (2 * model.query_width + 2 * model.key_width + 3 * model.intermediate_size) * model.layers
+    matrices = (
+        model.hidden_size
+        * (2 * model.query_width + 2 * model.key_width + 3 * model.intermediate_size)
+        * model.layers
+    )
     counted = multiplications(program("tiny"), 4, 1)
     head = model.hidden_size * model.vocabulary_size
     assert 4 * matrices + head < counted < 6 * (4 * matrices + head)
@@ -133,7 +154,9 @@ def test_an_explanation_leaves_what_it_says(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_unit_come_with_the_longest_on_the_chain_first() -> None:
-    table: list[Work] = work_table(program("small"), TimingEngine(program("small")).run(2, 2, record=True))
+    table: list[Work] = work_table(
+        program("small"), TimingEngine(program("small")).run(2, 2, record=True)
+    )
     for unit in Unit:
         critical = [row.critical for row in table if row.unit == unit and row.kind != ISSUING]
         assert critical == sorted(critical, reverse=True)

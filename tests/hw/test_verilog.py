@@ -13,7 +13,7 @@ from hw.core.tokens import Tokens
 from hw.spec.instructions import Unit
 from hw.spec.machine import load_machine
 from hw.verilog import LINT_OFF, PROCESSOR, convert, generate_verilog
-from hw.verilog_bench import summarize
+from hw.verilog_files import summarize
 
 toolchain = pytest.importorskip("sim_tests.toolchain", reason="needs the extra `sim`")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from hw.spec.machine import list_targets, load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_instructions, compile_model, lower, plan_model
 from mapping.frontend.config import ModelConfig
-from mapping.frontend.model import Model, list_models, load_model, synthetic_model
+from mapping.frontend.model import KnownModel, Model, list_models, load_model, synthetic_model
 from mapping.losses import dequantized_weights, fake_quantize
 from mapping.lowering.plan import LAYER_MATRICES, Plan
 from mapping.lowering.regions import Regions
@@ -30,7 +31,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 CHECKPOINTS = sorted(path.name for path in FIXTURES.iterdir())
 CONTEXT = 32
 
-SHAPES = {
+SHAPES: dict[str, dict[str, int]] = {
     "one head": {"heads": 1, "kv_heads": 1, "head_dim": 2, "hidden_size": 1, "intermediate_size": 1, "vocabulary_size": 2},
     "odd": {"heads": 5, "kv_heads": 5, "head_dim": 6, "hidden_size": 33, "intermediate_size": 7, "vocabulary_size": 101},
     "many for one": {"heads": 7, "kv_heads": 1, "head_dim": 10, "hidden_size": 50, "intermediate_size": 130, "vocabulary_size": 257},
@@ -40,7 +41,7 @@ SHAPES = {
 
 
 def shape(name: str) -> ModelConfig:
-    fields = {"layers": 2, "vocabulary_size": 64} | SHAPES[name]
+    fields: dict[str, Any] = {"layers": 2, "vocabulary_size": 64} | SHAPES[name]
     return ModelConfig(
         name=name, architecture="LlamaForCausalLM", rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=True,
         maximum_positions=64, bos_token_ids=(0,), eos_token_ids=(), activation="silu", **fields,
@@ -78,20 +79,37 @@ def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
     assert matrix.steps % matrix.group_steps == 0
     assert CREDITS * matrix.tile_blocks * matrix.block_words <= spec.stream_words
     assert CREDITS * matrix.tile_blocks * matrix.block_scale_words <= spec.scale_words
-    assert (matrix.tiles - 1) * matrix.tile_blocks < matrix.blocks <= matrix.tiles * matrix.tile_blocks
+    assert (
+        (matrix.tiles - 1) * matrix.tile_blocks < matrix.blocks <= matrix.tiles * matrix.tile_blocks
+    )
 
 
 def assert_planned(plan: Plan) -> None:
     spec, config = plan.spec, plan.config
-    for regions in (plan.memory, plan.input, plan.vector, plan.result, plan.activation, plan.store, plan.scalars, plan.matrix_scales):
+    for regions in (
+        plan.memory,
+        plan.input,
+        plan.vector,
+        plan.result,
+        plan.activation,
+        plan.store,
+        plan.scalars,
+        plan.matrix_scales,
+    ):
         assert_apart(regions)
     assert sum(segment.layers for segment in plan.segments) == config.layers
     layer = 0
     for segment in plan.segments:
         assert segment.first == layer
         layer += segment.layers
-        ends = {name: segment.offsets[name] + segment.matrices[name].words for name in segment.matrices}
-        ends |= {name: offset + plan.hidden_rows for name, offset in segment.offsets.items() if name not in ends}
+        ends = {
+            name: segment.offsets[name] + segment.matrices[name].words for name in segment.matrices
+        }
+        ends |= {
+            name: offset + plan.hidden_rows
+            for name, offset in segment.offsets.items()
+            if name not in ends
+        }
         end = 0
         for name, offset in sorted(segment.offsets.items(), key=lambda item: item[1]):
             assert offset >= end
@@ -121,10 +139,14 @@ def test_odd_shapes_are_planned_and_run(name: str, target: str, recipe: str) -> 
 @pytest.mark.parametrize("recipe", list_recipes())
 @pytest.mark.parametrize("target", list_targets())
 @pytest.mark.parametrize("known", list_models(), ids=lambda known: known.name)
-def test_every_known_model_on_every_target_fits_or_says_by_how_much(known: object, target: str, recipe: str) -> None:
-    config, spec = known.config, load_machine(target)  # type: ignore[attr-defined]  # a KnownModel; pytest hides it
+def test_every_known_model_on_every_target_fits_or_says_by_how_much(
+    known: KnownModel, target: str, recipe: str
+) -> None:
+    config, spec = known.config, load_machine(target)
     try:
-        plan = plan_model(config, spec, load_recipe(recipe), min(256, config.maximum_positions, spec.tokens))
+        plan = plan_model(
+            config, spec, load_recipe(recipe), min(256, config.maximum_positions, spec.tokens)
+        )
     except InputError as refusal:
         assert str(refusal).startswith(f"target {target}: ")
         assert "the target has" in str(refusal)
@@ -136,7 +158,9 @@ def test_every_known_model_on_every_target_fits_or_says_by_how_much(known: objec
 
 def test_a_known_model_of_a_billion_weights_fits_the_large_target() -> None:
     config = load_model("tinyllama-1.1b").config
-    program = compile_instructions(plan_model(config, load_machine("large"), load_recipe("w4a8"), 2048))
+    program = compile_instructions(
+        plan_model(config, load_machine("large"), load_recipe("w4a8"), 2048)
+    )
     # One program serves every length, in kilobytes.
     assert program.instruction_bytes < 20_000
 
@@ -160,9 +184,17 @@ def test_packed_matrices_hold_the_quantized_weights(target: str, recipe: str) ->
             at += matrix.tile_blocks * matrix.block_scale_words
             weights.append(image[at : at + blocks * matrix.block_words])
         groups = matrix.steps // matrix.group_steps
-        values = unpack_weights(np.concatenate(weights), matrix.rows, quantized.values.shape[1], matrix.format.bits, spec)
+        values = unpack_weights(
+            np.concatenate(weights),
+            matrix.rows,
+            quantized.values.shape[1],
+            matrix.format.bits,
+            spec,
+        )
         np.testing.assert_array_equal(values, quantized.values)
-        np.testing.assert_array_equal(unpack_scales(np.concatenate(scales), matrix.rows, groups, spec), quantized.scales)
+        np.testing.assert_array_equal(
+            unpack_scales(np.concatenate(scales), matrix.rows, groups, spec), quantized.scales
+        )
 
 
 # What the program computes.
@@ -188,7 +220,9 @@ def exact_logits(name: str, target: str, recipe: str, count: int = 20) -> npt.ND
     vocabulary, first = program.information["vocabulary_size"], program.information["logits"]
     rows = -(-vocabulary // program.machine.lanes)
     found = []
-    for step, state in enumerate(Machine(program, trace=False).steps([tokens[0]], count, forced=tokens[1:])):
+    for step, state in enumerate(
+        Machine(program, trace=False).steps([tokens[0]], count, forced=tokens[1:])
+    ):
         if step:
             found.append(state.result[first : first + rows].reshape(-1)[:vocabulary].copy())
     return np.array(found)
@@ -200,7 +234,9 @@ def test_logits_are_those_of_the_compressed_model(name: str, recipe: str) -> Non
     model, plan, _ = compiled(name, "small", recipe)
     with np.load(FIXTURES / name / "expected.npz") as stored:
         tokens, original = stored["token_ids"][:20], stored["logits"][:20]
-    reference = FloatReference(model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize)
+    reference = FloatReference(
+        model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize
+    )
     expected = reference.logits(tokens)
     found = exact_logits(name, "small", recipe)
     spread = float(np.std(expected))
@@ -281,5 +317,7 @@ def test_a_longer_context_takes_more_memory_and_says_when_it_is_too_much() -> No
     config = dataclasses.replace(shape("odd"), maximum_positions=100_000)
     short, long = (plan_model(config, spec, load_recipe("w8a8"), n).memory.used for n in (64, 256))
     assert short < long
-    with pytest.raises(InputError, match="input_words: the model needs [0-9]+, the target has 2048"):
+    with pytest.raises(
+        InputError, match="input_words: the model needs [0-9]+, the target has 2048"
+    ):
         plan_model(config, spec, load_recipe("w8a8"), 512)

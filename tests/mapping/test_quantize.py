@@ -22,7 +22,9 @@ def squared_errors(matrix: np.ndarray, quantized: QuantizedMatrix) -> np.ndarray
     outputs, groups = quantized.scales.shape
     padded = np.zeros(quantized.values.shape)
     padded[:, : matrix.shape[1]] = matrix
-    restored = quantized.values.reshape(outputs, groups, -1) * quantized.scales[:, :, None].astype(np.float64)
+    restored = quantized.values.reshape(outputs, groups, -1) * quantized.scales[:, :, None].astype(
+        np.float64
+    )
     return np.square(restored - padded.reshape(outputs, groups, -1)).sum(axis=2)
 
 
@@ -76,7 +78,9 @@ def test_integers_times_a_scale_come_back_exactly(format: WeightFormat) -> None:
 
 @pytest.mark.parametrize("group", [None, 8, 32, 64])
 @pytest.mark.parametrize("kind", ["normal", "outlier", "positive", "uniform"])
-def test_the_search_of_int4_is_never_worse_than_plain_rounding(group: int | None, kind: str) -> None:
+def test_the_search_of_int4_is_never_worse_than_plain_rounding(
+    group: int | None, kind: str
+) -> None:
     matrix = random_matrix(outputs=64, inputs=128, seed=3)
     if kind == "outlier":
         matrix[:, 5] *= 30
@@ -92,7 +96,9 @@ def test_the_search_of_int4_is_never_worse_than_plain_rounding(group: int | None
     for divisor, lowest in ((7, -7), (7.5, -8), (8, -8)):
         scales = (largest / divisor).astype(np.float16).astype(np.float32)
         values = np.clip(np.rint(grouped / scales[:, :, None]), lowest, 7)
-        plain = QuantizedMatrix(values.reshape(64, -1).astype(np.int8), scales, WeightFormat(4, group), 128)
+        plain = QuantizedMatrix(
+            values.reshape(64, -1).astype(np.int8), scales, WeightFormat(4, group), 128
+        )
         errors = squared_errors(matrix, plain)
         total[divisor] = errors.sum()
         if divisor == 7:

@@ -6,7 +6,14 @@ import pytest
 import yaml
 
 from hw.spec.errors import InputError
-from mapping.recipe import RECIPES, Recipe, WeightFormat, list_recipes, load_recipe, recipe_from_dict
+from mapping.recipe import (
+    RECIPES,
+    Recipe,
+    WeightFormat,
+    list_recipes,
+    load_recipe,
+    recipe_from_dict,
+)
 
 BASE = {"weights": {"bits": 4, "group": 64}}
 
@@ -18,7 +25,11 @@ def test_the_bundled_recipes() -> None:
         assert recipe.name == name
         assert yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["description"]
     eight, four = load_recipe("w8a8"), load_recipe("w4a8")
-    assert eight.format_of("layers.0.mlp.up_proj") == eight.format_of("lm_head") == WeightFormat(8, None)
+    assert (
+        eight.format_of("layers.0.mlp.up_proj")
+        == eight.format_of("lm_head")
+        == WeightFormat(8, None)
+    )
     assert four.format_of("layers.3.self_attn.q_proj").bits == 4
     assert (four.format_of("layers.3.self_attn.q_proj").group or 999) <= 64
     assert four.format_of("lm_head") == WeightFormat(8, None)
@@ -45,9 +56,15 @@ def test_later_overrides_win_and_patterns_are_those_of_a_shell() -> None:
 
 
 def test_an_override_must_name_a_matrix() -> None:
-    recipe = Recipe("r", WeightFormat(8, None), (("lm_head", WeightFormat(4, 32)), ("layers.?.q", WeightFormat(4, 32))))
+    recipe = Recipe(
+        "r",
+        WeightFormat(8, None),
+        (("lm_head", WeightFormat(4, 32)), ("layers.?.q", WeightFormat(4, 32))),
+    )
     recipe.check_names(["lm_head", "layers.1.q"], "here")
-    with pytest.raises(InputError, match=r"^here: overrides: 'layers\.\?\.q' names no weight matrix"):
+    with pytest.raises(
+        InputError, match=r"^here: overrides: 'layers\.\?\.q' names no weight matrix"
+    ):
         recipe.check_names(["lm_head", "layers.10.q"], "here")
 
 
@@ -60,7 +77,10 @@ def test_limits_of_a_group(bits: int, group: int | str) -> None:
 
 def test_a_file_is_found_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(BASE | {"name": "other", "description": "\N{SNOWMAN}"}, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(BASE | {"name": "other", "description": "\N{SNOWMAN}"}, allow_unicode=True),
+        encoding="utf-8",
+    )
     assert load_recipe(str(path)).name == "other"
     with pytest.raises(InputError, match="bundled: .*w8a8"):
         load_recipe("mine")

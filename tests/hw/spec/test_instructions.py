@@ -44,7 +44,10 @@ def test_every_field_at_its_limits_comes_back_alone(unit: Unit, opcode: Opcode) 
         for value in {0, 1, 1 << field.width - 1, (1 << field.width) - 1}:
             word = encode(unit, opcode, **{field.name: value})
             assert word < 1 << instruction_bits(unit)
-            expected = {other.name: 0 for other in fields} | {"opcode": int(opcode), field.name: value}
+            expected = {other.name: 0 for other in fields} | {
+                "opcode": int(opcode),
+                field.name: value,
+            }
             assert decode(unit, word) == expected
         for value in (1 << field.width, -1):
             with pytest.raises(ValueError, match=field.name):
@@ -55,7 +58,9 @@ def test_every_field_at_its_limits_comes_back_alone(unit: Unit, opcode: Opcode) 
 def test_random_values_of_all_fields_come_back(unit: Unit, opcode: Opcode) -> None:
     choose = random.Random(f"{unit} {opcode}")
     for _ in range(50):
-        values = {field.name: choose.randrange(1 << field.width) for field in own_fields(unit, opcode)}
+        values = {
+            field.name: choose.randrange(1 << field.width) for field in own_fields(unit, opcode)
+        }
         assert decode(unit, encode(unit, opcode, **values)) == values | {"opcode": int(opcode)}
 
 
@@ -75,7 +80,11 @@ def test_no_two_fields_share_a_bit_and_none_is_lost(unit: Unit, opcode: Opcode) 
 
 
 def test_the_opcode_and_the_masks_are_where_every_sequencer_looks() -> None:
-    assert [(field.name, field.width) for field in HEADER] == [("opcode", 4), ("wait", 5), ("signal", 5)]
+    assert [(field.name, field.width) for field in HEADER] == [
+        ("opcode", 4),
+        ("wait", 5),
+        ("signal", 5),
+    ]
     assert len(Unit) == HEADER[1].width == HEADER[2].width
     for opcode in Opcode:
         assert int(opcode) < 16
@@ -115,8 +124,19 @@ def test_what_a_unit_receives_stands_for_every_field(unit: Unit) -> None:
 
 
 def test_the_contract_mentions_every_opcode_and_every_choice() -> None:
-    contract = (ROOT / "docs" / "isa.md").read_text() + (ROOT / "docs" / "instructions.md").read_text()
-    for choice in (*Opcode, *Register, *Condition, *Destination, *Pattern, *Source, *Reduce, *Target):
+    contract = (ROOT / "docs" / "isa.md").read_text() + (
+        ROOT / "docs" / "instructions.md"
+    ).read_text()
+    for choice in (
+        *Opcode,
+        *Register,
+        *Condition,
+        *Destination,
+        *Pattern,
+        *Source,
+        *Reduce,
+        *Target,
+    ):
         assert choice.name in contract, choice.name
 
 

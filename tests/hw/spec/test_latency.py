@@ -37,14 +37,17 @@ def test_a_row_takes_whole_granules(spec: MachineSpec) -> None:
 def test_the_tree_of_more_lanes_is_deeper() -> None:
     spec = load_machine("tiny")
     cycles = [
-        latency.vector_tree_cycles(dataclasses.replace(spec, bus_bytes=4 * lanes)) for lanes in (2, 4, 8, 16, 32)
+        latency.vector_tree_cycles(dataclasses.replace(spec, bus_bytes=4 * lanes))
+        for lanes in (2, 4, 8, 16, 32)
     ]
     assert cycles == [1, 1, 2, 2, 3]
 
 
 def test_the_contract_names_the_constants_it_uses() -> None:
     contract = (ROOT / "docs" / "isa.md").read_text()
-    constants = [name for name in vars(latency) if name.endswith("_CYCLES") and name.count("_") == 1]
+    constants = [
+        name for name in vars(latency) if name.endswith("_CYCLES") and name.count("_") == 1
+    ]
     constants += ["matrix_latency", "vector_latency"]
     for name in constants:
         assert name in contract, name

@@ -60,7 +60,9 @@ def test_the_hash_is_of_what_hardware_depends_on() -> None:
         other = dataclasses.replace(spec, **{field.name: value})
         assert (other.hash == spec.hash) == (field.name in NOT_IN_HASH), field.name
     for field in dataclasses.fields(MemorySpec):
-        memory = dataclasses.replace(spec.memory, **{field.name: 2 * getattr(spec.memory, field.name)})
+        memory = dataclasses.replace(
+            spec.memory, **{field.name: 2 * getattr(spec.memory, field.name)}
+        )
         other = dataclasses.replace(spec, memory=memory)
         assert (other.hash == spec.hash) == (field.name != "words"), field.name
     assert 0 <= spec.hash < 1 << 32
@@ -85,7 +87,9 @@ def test_a_memory_may_carry_a_beat_a_cycle_without_saying_so() -> None:
     assert (memory.beat_numerator, memory.beat_denominator) == (1, 1)
 
 
-@pytest.mark.parametrize("channels, bus_bytes", list(itertools.product((1, 2, 4, 8, 16, 32), (4, 8, 16, 32, 64, 128))))
+@pytest.mark.parametrize(
+    "channels, bus_bytes", list(itertools.product((1, 2, 4, 8, 16, 32), (4, 8, 16, 32, 64, 128)))
+)
 def test_every_width_is_either_buildable_or_refused(channels: int, bus_bytes: int) -> None:
     spec = dataclasses.replace(load_machine("tiny"), channels=channels, bus_bytes=bus_bytes)
     if 8 <= channels * bus_bytes <= 128:
@@ -98,7 +102,9 @@ def test_every_width_is_either_buildable_or_refused(channels: int, bus_bytes: in
 @each_machine
 def test_the_refresh_interval_is_just_long_enough(spec: MachineSpec) -> None:
     def with_interval(cycles: int) -> MachineSpec:
-        return dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, refresh_interval=cycles))
+        return dataclasses.replace(
+            spec, memory=dataclasses.replace(spec.memory, refresh_interval=cycles)
+        )
 
     with pytest.raises(InputError, match="refresh_interval: expected more than") as refusal:
         check_machine(with_interval(1), "here")

@@ -22,10 +22,17 @@ def random_program(target: str = "tiny", seed: int = 0) -> Program:
         for _ in range(choose.randrange(1, 9)):
             opcode = choose.choice([*CONTROL, Opcode.EXECUTE])
             fields = [field for field in instruction_fields(unit, opcode) if field.name != "opcode"]
-            words.append(encode(unit, opcode, **{f.name: choose.randrange(1 << f.width) for f in fields}))
+            words.append(
+                encode(unit, opcode, **{f.name: choose.randrange(1 << f.width) for f in fields})
+            )
         instructions[unit] = words
     memory = np.random.default_rng(seed).integers(0, 256, (7, spec.word_bytes)).astype(np.uint8)
-    information = {"model": "none \N{SNOWMAN}", "context": 16, "stop_tokens": [1, 2], "tokenizer": "{}"}
+    information = {
+        "model": "none \N{SNOWMAN}",
+        "context": 16,
+        "stop_tokens": [1, 2],
+        "tokenizer": "{}",
+    }
     return Program(spec, instructions, memory, information)
 
 
@@ -45,7 +52,9 @@ def test_a_program_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
 
 def test_the_size_is_that_of_the_sequencers_memories() -> None:
     program = random_program()
-    expected = sum(len(words) * instruction_bits(unit) // 8 for unit, words in program.instructions.items())
+    expected = sum(
+        len(words) * instruction_bits(unit) // 8 for unit, words in program.instructions.items()
+    )
     assert program.instruction_bytes == expected
 
 
@@ -77,7 +86,12 @@ def test_a_machine_of_another_clock_and_memory_timing_runs_it(tmp_path: Path) ->
 
 def test_information_of_a_wrong_type_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.lpu"
-    for name, value in (("context", True), ("stop_tokens", [1.5]), ("regions", []), ("tokenizer", 5)):
+    for name, value in (
+        ("context", True),
+        ("stop_tokens", [1.5]),
+        ("regions", []),
+        ("tokenizer", 5),
+    ):
         save_program(dataclasses.replace(random_program(), information={name: value}), path)
         with pytest.raises(InputError, match=f"information: {name}: expected"):
             load_program(path)

@@ -10,15 +10,23 @@ from hw.spec.instructions import LOOP_DEPTH, Condition, Opcode, Register, Unit, 
 from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, tiled, units
 
 
-def retired(a: Assembler, prompt_length: int = 1, steps: int = 1, end: int = 1) -> list[tuple[int, tuple[int, ...], int]]:
+def retired(
+    a: Assembler, prompt_length: int = 1, steps: int = 1, end: int = 1
+) -> list[tuple[int, tuple[int, ...], int]]:
     """Program counter, loop indices and first count of every unit instruction, in order of execution."""
     code = decode_unit(a.unit, a.words(4096))
     entries = np.zeros((1000, sequencer.ENTRY_COLUMNS), np.int64)
-    count, status = sequencer.expand(code.table, sequencer.new_state(), prompt_length, steps, end, entries)
+    count, status = sequencer.expand(
+        code.table, sequencer.new_state(), prompt_length, steps, end, entries
+    )
     assert status == sequencer.HALTED
     index = sequencer.INDEX
     return [
-        (int(e[sequencer.PC]), tuple(int(i) for i in e[index : index + LOOP_DEPTH]), int(e[sequencer.COUNTS]))
+        (
+            int(e[sequencer.PC]),
+            tuple(int(i) for i in e[index : index + LOOP_DEPTH]),
+            int(e[sequencer.COUNTS]),
+        )
         for e in entries[:count]
     ]
 
@@ -40,7 +48,13 @@ def test_operands_become_fields() -> None:
         "address_stride0": 5, "address_stride3": 6,
     }  # fmt: skip
     place = Place(base=10, strides={2: 4, 0: 1})
-    assert place.fields("d") == {"d_base": 10, "d_level0": 2, "d_stride0": 4, "d_level1": 0, "d_stride1": 1}
+    assert place.fields("d") == {
+        "d_base": 10,
+        "d_level0": 2,
+        "d_stride0": 4,
+        "d_level1": 0,
+        "d_stride1": 1,
+    }
 
 
 def test_loops_run_their_rounds_and_the_last_tile_is_what_is_left() -> None:

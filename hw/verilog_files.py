@@ -1,46 +1,14 @@
-"""What `lpu verilog` writes: Verilog, file list, summary, and a self-checking bench that needs no Python."""
+"""Verilog of a machine as files, with a file list and a summary of what it consists of."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hw.core.simulation import Simulation
-from hw.host import load_script, memory_text, run_script, timing_script
 from hw.spec.machine import MachineSpec
-from hw.spec.program import Program
-from hw.verilog import LINT_OFF, PROCESSOR, convert, generate_verilog
-
-SIMULATION = "lpu_simulation"
-SOURCES = Path(__file__).resolve().parent.parent / "sim_tests" / "verilog"
-"""Hand-written simulation sources: harness, trace writer, content of a memory channel."""
-
-MAKEFILE = """\
-# Builds the processor with a model of its memory in Verilator, runs a program, and compares every retirement
-# (unit, program counter, loop indices, issue cycle, end cycle, checksum of what was written) and every
-# register that the host reads with what is expected. Needs Verilator 5, a C++ compiler, make.
-VERILATOR ?= verilator
-SOURCES = {top}.sv memory_array.v trace_writer.sv harness.cpp
-LOADS = {loads}
-
-check: build/Vtop
-\tbuild/Vtop script.txt build/results.txt $(LOADS) +trace_file=build/trace.txt
-\tgrep -v seconds build/results.txt | cmp - expected_results.txt
-\tcmp build/trace.txt expected_trace.txt
-\t@echo "PASS: $$(wc -l < expected_trace.txt) retirements as expected"
-
-build/Vtop: $(SOURCES)
-\t$(VERILATOR) --cc --exe --build -O3 --x-assign fast --x-initial fast --noassert -Wno-fatal -Wno-lint -Wno-style \\
-\t  --top-module {top} --prefix Vtop -Mdir build -CFLAGS -O2 $(SOURCES)
-
-clean:
-\trm -rf build
-
-.PHONY: check clean
-"""
-
+from hw.verilog import LINT_OFF, PROCESSOR, generate_verilog
 
 def verilog_files(spec: MachineSpec) -> dict[str, str]:
     """Verilog of a machine, `filelist.f`, `summary.json` and `summary.txt`, by file name."""
@@ -51,47 +19,6 @@ def verilog_files(spec: MachineSpec) -> dict[str, str]:
         "filelist.f": f"{PROCESSOR}.sv\n",
         "summary.json": json.dumps(summary, indent=2) + "\n",
         "summary.txt": _summary_text(summary),
-    }
-
-
-def bench_files(
-    spec: MachineSpec,
-    program: Program,
-    prompt: Sequence[int],
-    tokens: int,
-    expected_trace: str,
-    expected_results: str,
-) -> dict[str, str]:
-    """Files of a folder in which `make check` runs a program and compares what it does.
-
-    Parameters
-    ----------
-    spec : MachineSpec
-        The machine.
-    program : Program
-        What runs.
-    prompt, tokens : sequence of int, int
-        Token ids, and how many to generate.
-    expected_trace : str
-        A line a retirement, by end cycle and unit, as `sim_tests/verilog/trace_writer.sv` writes them.
-    expected_results : str
-        Values of the reads of `hw.host.run_script`, a line each, decimal.
-    """
-    files = {
-        name: (SOURCES / name).read_text()
-        for name in ("memory_array.v", "trace_writer.sv", "harness.cpp")
-    }
-    loads = []
-    for channel in range(spec.channels):
-        files[f"memory{channel}.hex"] = memory_text(spec, program.memory, channel)
-        loads.append(f"+memory_load_{channel}=memory{channel}.hex")
-    script = timing_script(spec.memory) + load_script(program) + run_script(prompt, tokens)
-    return files | {
-        f"{SIMULATION}.sv": convert(Simulation(spec), SIMULATION),
-        "script.txt": "\n".join(script) + "\n",
-        "expected_trace.txt": expected_trace,
-        "expected_results.txt": expected_results,
-        "Makefile": MAKEFILE.format(top=SIMULATION, loads=" ".join(loads)),
     }
 
 
