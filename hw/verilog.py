@@ -201,11 +201,12 @@ def _variant_names(variants: dict[str, dict[str, list[str]]]) -> dict[str, str]:
     for kind, numbered in variants.items():
         if len(numbered) == 1:
             continue
+        start = kind.removeprefix(PREFIX) + "_"
         for name, paths in numbered.items():
             # Amaranth adds a number to names that it had to change, and calls the nameless U.
             parts = [re.sub(r"(_n|\$)\d+$", "", part) for part in paths[0].split(".")]
             for depth in (1, 2):
-                suffix = "_".join(parts[-depth:])
+                suffix = "_".join(parts[-depth:]).removeprefix(start)
                 chosen = f"{kind}_{suffix}"
                 if parts[-1] != "U" and chosen not in taken:
                     final[name] = chosen

@@ -10,6 +10,7 @@ from typing import Any
 from hw.spec.machine import MachineSpec
 from hw.verilog import LINT_OFF, PROCESSOR, generate_verilog
 
+
 def verilog_files(spec: MachineSpec) -> dict[str, str]:
     """Verilog of a machine, `filelist.f`, `summary.json` and `summary.txt`, by file name."""
     verilog = generate_verilog(spec)
@@ -87,10 +88,10 @@ def _summary_text(summary: Mapping[str, Any]) -> str:
         f"{summary['lines']} lines, {summary['multipliers']} multipliers, {summary['memory_bits']} memory bits"
     )
     lines += ["", "Modules (instances)"]
-    lines += [f"  {name:32s} {count:5d}" for name, count in summary["modules"].items()]
+    lines += [f"  {name:40s} {count:5d}" for name, count in summary["modules"].items()]
     lines += ["", "Multipliers"]
     lines += [
-        f"  {name:32s} {count:5d}" for name, count in summary["multipliers_by_module"].items()
+        f"  {name:40s} {count:5d}" for name, count in summary["multipliers_by_module"].items()
     ]
     lines += ["", "Memories (rows x bits, copies)"]
     lines += [f"  {m['rows']:6d} x {m['bits']:4d} {m['copies']:5d}" for m in summary["memories"]]

@@ -1,333 +1,71 @@
 """cocotb tests of the whole processor on memory and host models of `cocotbext.axi`: no cycle is fixed, every value is.
 
-The models come from another project, so they share no misunderstanding of AXI with this one. Each memory
-channel, and each of its five AXI channels, pauses on its own, so the channels of a word drift apart.
+The models come from another project, so they share no misunderstanding of AXI with this one.
 """
 
-import itertools
-import logging
-import random
-import struct
-from collections.abc import Iterator
 from typing import Any
 
 import cocotb
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, First, RisingEdge, with_timeout
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRamRead, AxiRamWrite, AxiResp
+from cocotb.triggers import ClockCycles
+from cocotbext.axi import AxiResp
 
-from hw.core.sequencer import trace_layout
-from hw.spec.instructions import LOOP_DEPTH, Unit, instruction_bits
-from hw.spec.machine import MachineSpec, machine_from_dict
-from hw.spec.registers import ControlRegister, Counter, ErrorCode, counters
-from sim_tests.streams import parameters, seed
+from hw.spec.instructions import Unit
+from hw.spec.machine import MachineSpec
+from hw.spec.registers import ControlRegister, Counter, ErrorCode
+from sim_tests.processor_session import CLOCK_STEPS, PACES, Session
 
 RUNNING, DONE, ERROR = 1, 2, 4
-START, INTERRUPT = 1, 2
-CLOCK_STEPS = 2
-ACCESS_LIMIT = 100_000
-"""Cycles within which any access of the host must end."""
-RUN_LIMIT = 400_000
 TEST_LIMIT = 4_000_000
-PACES = {"flowing": (0.0, 1), "paused": (0.25, 30), "slow": (0.9, 3)}
-"""Chance of a pause, and the longest time without one, in cycles."""
 
 
-def pauses(name: str, chance: float, longest: int) -> Iterator[bool]:
-    """Endless pauses of one AXI channel; some are long, so that the queues behind them run full and empty."""
-    rng = random.Random(f"{seed()} {name} {chance}")
-    while True:
-        for _ in range(rng.choice([1, 1, 1, 2, 5, 40]) if rng.random() < chance else 0):
-            yield True
-        for _ in range(rng.randint(1, longest)):
-            yield False
+async def runs(session: Session, run: dict[str, Any]) -> None:
+    """Run to the end, and compare tokens, every retirement and every memory word."""
+    await session.begin(run)
+    if len(run["prompt"]) > 1:  # otherwise a slow host may come too late
+        assert (await session.read(ControlRegister.STATUS)) == [RUNNING]
+        assert not session.dut.irq.value
+        await session.write(ControlRegister.STEPS, 1, expected=AxiResp.SLVERR)
+    await session.interrupt()
+    assert await session.status() == (DONE, [ErrorCode.NONE, 0, 0])
+    [length] = await session.read(ControlRegister.LENGTH)
+    assert length == len(run["expected_tokens"])
+    assert await session.read(ControlRegister.TOKENS, length) == run["expected_tokens"]
+    for unit in Unit:
+        compare_trace(unit, session.trace.entries[unit.name], run["trace"][unit.name])
+    compare_memory(session.spec, session.memory(), bytes.fromhex(run["memory"]))
 
 
-def set_pace(side: Any, name: str, pace: str) -> None:
-    """Let one AXI channel of a model pause at random."""
-    chance, longest = PACES[pace]
-    side.set_pause_generator(pauses(name, chance, longest) if chance else None)
-    side.pause = False
+async def fails(session: Session, case: dict[str, Any]) -> None:
+    """Run a broken program, or on a broken memory; it must stop and say why."""
+    session.break_memory(case.get("faults", []))
+    for name, words in case.get("instructions", {}).items():
+        await session.load(Unit[name], words)
+    await session.begin(case)
+    await session.interrupt()
+    status, [code, unit, pc] = await session.status()
+    found = [ErrorCode(code).name, Unit(unit).name, pc]
+    assert (status, found) == (DONE | ERROR, case["expected"]), (
+        f"status {status}, {found}, not {case['expected']}"
+    )
+    if code == ErrorCode.DEADLOCK:
+        await check_silence(session)
 
 
-class _Content:
-    """Bytes of one memory channel, and the words that answer with an error."""
-
-    def __init__(self, size: int, bus_bytes: int) -> None:
-        self.bytes = bytearray(size)
-        self.bus_bytes = bus_bytes
-        self.faulty_reads: set[int] = set()
-        self.faulty_writes: set[int] = set()
-
-    def check(self, address: int, length: int, faulty: set[int]) -> None:
-        """Raise what the models turn into an error response."""
-        if address + length > len(self.bytes):
-            raise IndexError(f"access to {address:#x}, beyond the memory")
-        if address // self.bus_bytes in faulty:
-            raise OSError(f"planted error at {address:#x}")
+async def recovers(session: Session, case: dict[str, Any]) -> None:
+    """Run the right program on a healthy memory; what was under way when the error came must not matter."""
+    session.break_memory([])
+    for name in case.get("instructions", {}):
+        await session.load(Unit[name], session.given["instructions"][name])
+    session.fill()
+    await runs(session, session.given["short"])
 
 
-class _Reads(AxiRamRead):
-    def __init__(self, content: _Content, *arguments: Any) -> None:
-        self.content = content
-        super().__init__(*arguments, mem=content.bytes)
-
-    async def _read(self, address: int, length: int) -> bytes:
-        self.content.check(address, length, self.content.faulty_reads)
-        return await super()._read(address, length)
-
-
-class _Writes(AxiRamWrite):
-    def __init__(self, content: _Content, *arguments: Any) -> None:
-        self.content = content
-        super().__init__(*arguments, mem=content.bytes)
-
-    async def _write(self, address: int, data: bytes) -> None:
-        self.content.check(address, len(data), self.content.faulty_writes)
-        await super()._write(address, data)
-
-
-class Channel:
-    """One memory channel: word w of the machine is bytes `w * bus_bytes` on."""
-
-    def __init__(self, dut: Any, spec: MachineSpec, number: int) -> None:
-        self.number = number
-        self.content = _Content(spec.memory.words * spec.bus_bytes, spec.bus_bytes)
-        bus = AxiBus.from_prefix(dut, f"m_axi_{number}")
-        self.reads = _Reads(self.content, bus.read, dut.clk, dut.rst)
-        self.writes = _Writes(self.content, bus.write, dut.clk, dut.rst)
-
-    def pause(self, pace: str) -> None:
-        """Let every AXI channel pause at random."""
-        sides = {
-            "ar": self.reads.ar_channel,
-            "r": self.reads.r_channel,
-            "aw": self.writes.aw_channel,
-            "w": self.writes.w_channel,
-            "b": self.writes.b_channel,
-        }
-        for name, side in sides.items():
-            set_pace(side, f"{self.number} {name}", pace)
-
-
-class Trace:
-    """Every retirement of a run, by unit, as [program counter, loop indices, checksum]."""
-
-    def __init__(self, dut: Any) -> None:
-        self.dut = dut
-        self.widths = {str(name): field.width for name, field in trace_layout()}
-        self.entries: dict[str, list[list[int]]] = {}
-        self.last_end = 0
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what was."""
-        self.entries = {unit.name: [] for unit in Unit}
-        self.last_end = 0
-
-    async def watch(self) -> None:
-        """Follow the trace ports for ever."""
-        edge, valid = RisingEdge(self.dut.clk), self.dut.trace_valid
-        names = ["pc", *(f"index{level}" for level in range(LOOP_DEPTH)), "checksum"]
-        while True:
-            await edge
-            mask = int(valid.value)
-            if not mask:
-                continue
-            values = {
-                name: int(getattr(self.dut, f"trace_{name}").value) for name in (*names, "end")
-            }
-            for unit in Unit:
-                if mask >> unit & 1:
-                    self.entries[unit.name].append([self._of(values, name, unit) for name in names])
-                    self.last_end = max(self.last_end, self._of(values, "end", unit))
-
-    def _of(self, values: dict[str, int], name: str, unit: Unit) -> int:
-        width = self.widths[name]
-        return values[name] >> unit * width & ((1 << width) - 1)
-
-
-class Session:
-    """The processor out of reset, its memory channels, and the host."""
-
-    def __init__(self, dut: Any) -> None:
-        self.dut = dut
-        self.given = parameters()
-        self.spec = machine_from_dict(self.given["spec"], "bench")
-        # The models write a line for each burst.
-        logging.getLogger("cocotb.top").setLevel(logging.WARNING)
-        Clock(dut.clk, CLOCK_STEPS, unit="step").start()
-        self.channels = [Channel(dut, self.spec, number) for number in range(self.spec.channels)]
-        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
-        self.trace = Trace(dut)
-
-    @classmethod
-    async def start(cls, dut: Any) -> "Session":
-        """Reset, write the memory's content, load the program."""
-        dut.rst.value = 1
-        session = cls(dut)
-        await ClockCycles(dut.clk, 3)
-        dut.rst.value = 0
-        cocotb.start_soon(session.trace.watch())
-        session.fill()
-        await session.write(ControlRegister.PROGRAM_HASH, session.spec.hash)
-        for unit in Unit:
-            await session.load(unit, session.given["instructions"][unit.name])
-        return session
-
-    def pause_memory(self, pace: str) -> None:
-        """Let every memory channel pause at random."""
-        for channel in self.channels:
-            channel.pause(pace)
-
-    def pause_host(self, pace: str) -> None:
-        """Let the host pause at random."""
-        host = self.host
-        sides = {
-            "aw": host.write_if.aw_channel,
-            "w": host.write_if.w_channel,
-            "b": host.write_if.b_channel,
-            "ar": host.read_if.ar_channel,
-            "r": host.read_if.r_channel,
-        }
-        for name, side in sides.items():
-            set_pace(side, f"host {name}", pace)
-
-    def fill(self) -> None:
-        """Bring the memory to its initial content."""
-        image = bytes.fromhex(self.given["memory"])
-        word, bus = self.spec.word_bytes, self.spec.bus_bytes
-        for channel in self.channels:
-            size = len(channel.content.bytes)
-            start = channel.number * bus
-            part = b"".join(image[i + start : i + start + bus] for i in range(0, len(image), word))
-            channel.content.bytes[:] = part + bytes(size - len(part))
-
-    def memory(self) -> bytes:
-        """All words, the channels' bytes side by side."""
-        bus = self.spec.bus_bytes
-        parts = [channel.content.bytes for channel in self.channels]
-        return b"".join(
-            bytes(part[i : i + bus]) for i in range(0, len(parts[0]), bus) for part in parts
-        )
-
-    # ------------------------------------------------------------------------------------ the host
-
-    async def write(self, register: int, *values: int, expected: AxiResp = AxiResp.OKAY) -> None:
-        """Write each value to the same register, as fast as the bus takes them."""
-        events = [self.host.init_write(int(register), struct.pack("<I", value)) for value in values]
-        for event in events:
-            await with_timeout(event.wait(), ACCESS_LIMIT * CLOCK_STEPS, "step")
-            assert event.data.resp == expected, f"write to {int(register):#x}: {event.data.resp!r}"
-
-    async def read(self, register: int, count: int = 1) -> list[int]:
-        """Consecutive registers."""
-        access = self.host.read(int(register), 4 * count)
-        response = await with_timeout(access, ACCESS_LIMIT * CLOCK_STEPS, "step")
-        assert response.resp == AxiResp.OKAY, f"read of {int(register):#x}: {response.resp!r}"
-        return list(struct.unpack(f"<{count}I", response.data))
-
-    async def load(self, unit: Unit, words: list[int]) -> None:
-        """Fill a unit's instruction memory."""
-        parts = range(instruction_bits(unit) // 32)
-        await self.write(ControlRegister.INSTRUCTION_UNIT, int(unit))
-        values = [word >> 32 * part & 0xFFFFFFFF for word in words for part in parts]
-        await self.write(ControlRegister.INSTRUCTION_DATA, *values)
-
-    async def begin(self, run: dict[str, Any]) -> None:
-        """Write what the run depends on, and start it."""
-        prompt, tokens = run["prompt"], run["tokens"]
-        await self.write(ControlRegister.PROMPT_LENGTH, len(prompt))
-        await self.write(ControlRegister.STEPS, len(prompt) + tokens - 1)
-        await self.write(ControlRegister.STOP_ENABLE, 0)
-        for position, token in enumerate(prompt):
-            await self.write(ControlRegister.TOKENS + 4 * position, token)
-        self.trace.clear()
-        await self.write(ControlRegister.CONTROL, START | INTERRUPT)
-
-    async def interrupt(self, within: int = RUN_LIMIT) -> None:
-        """Wait for the end of a run."""
-        if not self.dut.irq.value:
-            await First(RisingEdge(self.dut.irq), ClockCycles(self.dut.clk, within))
-        assert self.dut.irq.value, f"no interrupt within {within} cycles"
-
-    async def status(self) -> tuple[int, list[int]]:
-        """STATUS, and ERROR as code, unit, program counter."""
-        [status], [error] = (
-            await self.read(ControlRegister.STATUS),
-            await self.read(ControlRegister.ERROR),
-        )
-        return status, [error & 0xFF, error >> 8 & 0xFF, error >> 16]
-
-    async def counters(self) -> dict[str, int]:
-        """Performance counters by name."""
-        values = {}
-        for name, number in counters():
-            await self.write(ControlRegister.COUNTER_SELECT, number)
-            low, high = await self.read(ControlRegister.COUNTER_LOW, 2)
-            values[name] = low | high << 32
-        return values
-
-    # ------------------------------------------------------------------------------- what must hold
-
-    async def run(self, run: dict[str, Any]) -> None:
-        """Run to the end, and compare tokens, every retirement and every memory word."""
-        await self.begin(run)
-        if len(run["prompt"]) > 1:  # otherwise a slow host may come too late
-            assert (await self.read(ControlRegister.STATUS)) == [RUNNING]
-            assert not self.dut.irq.value
-            await self.write(ControlRegister.STEPS, 1, expected=AxiResp.SLVERR)
-        await self.interrupt()
-        assert await self.status() == (DONE, [ErrorCode.NONE, 0, 0])
-        [length] = await self.read(ControlRegister.LENGTH)
-        assert length == len(run["expected_tokens"])
-        assert await self.read(ControlRegister.TOKENS, length) == run["expected_tokens"]
-        for unit in Unit:
-            compare_trace(unit, self.trace.entries[unit.name], run["trace"][unit.name])
-        compare_memory(self.spec, self.memory(), bytes.fromhex(run["memory"]))
-
-    async def fails(self, case: dict[str, Any]) -> None:
-        """Run a broken program, or on a broken memory; it must stop and say why."""
-        self.break_memory(case.get("faults", []))
-        for name, words in case.get("instructions", {}).items():
-            await self.load(Unit[name], words)
-        await self.begin(case)
-        await self.interrupt()
-        status, [code, unit, pc] = await self.status()
-        found = [ErrorCode(code).name, Unit(unit).name, pc]
-        assert (status, found) == (DONE | ERROR, case["expected"]), (
-            f"status {status}, {found}, not {case['expected']}"
-        )
-        if code == ErrorCode.DEADLOCK:
-            await self.check_silence()
-
-    async def recovers(self, case: dict[str, Any]) -> None:
-        """Run the right program on a healthy memory; what was under way when the error came must not matter."""
-        self.break_memory([])
-        for name in case.get("instructions", {}):
-            await self.load(Unit[name], self.given["instructions"][name])
-        self.fill()
-        await self.run(self.given["short"])
-
-    async def check_silence(self) -> None:
-        """A deadlock is found when nothing has retired for the cycles of the watchdog."""
-        await self.write(ControlRegister.COUNTER_SELECT, Counter.CYCLES)
-        [cycles] = await self.read(ControlRegister.COUNTER_LOW)
-        late = cycles - self.trace.last_end - self.spec.watchdog_cycles
-        assert 0 <= late <= 2, f"stopped {late} cycles late"
-
-    def break_memory(self, faults: list[tuple[str, int, int]]) -> None:
-        """Plant error responses and silence, as [kind, channel, word]; an empty list heals all."""
-        for channel in self.channels:
-            content = channel.content
-            content.faulty_reads.clear()
-            content.faulty_writes.clear()
-            for kind, number, word in faults:
-                if number == channel.number and kind == "silence":
-                    channel.reads.r_channel.set_pause_generator(itertools.repeat(True))
-                elif number == channel.number:
-                    kinds = {"read": content.faulty_reads, "write": content.faulty_writes}
-                    kinds[kind].add(word)
+async def check_silence(session: Session) -> None:
+    """A deadlock is found when nothing has retired for the cycles of the watchdog."""
+    await session.write(ControlRegister.COUNTER_SELECT, Counter.CYCLES)
+    [cycles] = await session.read(ControlRegister.COUNTER_LOW)
+    late = cycles - session.trace.last_end - session.spec.watchdog_cycles
+    assert 0 <= late <= 2, f"stopped {late} cycles late"
 
 
 def compare_trace(unit: Unit, found: list[list[int]], expected: list[list[int]]) -> None:
@@ -373,10 +111,9 @@ async def gives_the_emulators_values(dut: Any, pace: str) -> None:
     session.pause_host(pace)
     # Without a reset between them; the second finds the memory as the first left it.
     for run in session.given["runs"]:
-        await session.run(run)
+        await runs(session, run)
         check_counters(session, await session.counters(), run)
-    cycles = await session.read(ControlRegister.COUNTER_LOW)
-    dut._log.info(f"{pace}: {cycles} cycles in the last counter")
+    dut._log.info(f"{pace}: last retirement in cycle {session.trace.last_end}")
     # The interrupt ends with the next start, and with its enable.
     await session.write(ControlRegister.CONTROL, 0)
     await ClockCycles(dut.clk, 2)
@@ -396,7 +133,7 @@ async def refuses_the_program_of_another_machine(dut: Any) -> None:
     assert not any(session.trace.entries.values())
     assert await session.read(ControlRegister.IDENTITY) == [session.spec.hash]
     await session.write(ControlRegister.PROGRAM_HASH, session.spec.hash)
-    await session.run(short)
+    await runs(session, short)
 
 
 @cocotb.test(timeout_time=TEST_LIMIT * CLOCK_STEPS, timeout_unit="step")
@@ -405,11 +142,11 @@ async def reports_errors_and_restarts(dut: Any, pace: str) -> None:
     session = await Session.start(dut)
     problems = []
     for case in session.given["errors"][pace]:
-        for stage in (session.fails, session.recovers):
+        for stage in (fails, recovers):
             # The host keeps its speed: it restarts while a slow memory still answers what the error left behind.
             session.pause_memory(pace)
             try:
-                await stage(case)
+                await stage(session, case)
             except AssertionError as error:
                 problems.append(f"{case['name']}: {stage.__name__}: {error}")
     assert not problems, "\n".join(problems)

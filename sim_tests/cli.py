@@ -9,6 +9,7 @@ from emulator.console import json_option, note, print_facts, print_json
 from hw.spec.errors import CheckFailed, InputError
 from sim_tests.compare_cli import compare_commands
 from sim_tests.demo_cli import demo_commands
+from sim_tests.verilog_cli import verilog_commands
 
 if TYPE_CHECKING:
     from hw.spec.program import Program
@@ -20,7 +21,7 @@ ENGINES = ("cocotb", "native")
 
 def commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    return [sim_command, *compare_commands(), *demo_commands()]
+    return [sim_command, *compare_commands(), *demo_commands(), *verilog_commands()]
 
 
 @click.command("sim")
@@ -29,7 +30,7 @@ def commands() -> list[click.Command]:
 @click.option("--prompt-ids", help="The same as token ids, separated by commas.")
 @click.option("--tokens", default=1, show_default=True, help="Tokens to generate.")
 @click.option("--engine", type=click.Choice(ENGINES), default="cocotb", show_default=True)
-@click.option("--wave", type=click.Path(path_type=Path), help="Wave file to write, *.fst; slow.")
+@click.option("--wave", type=click.Path(path_type=Path), help="Wave file to write, *.vcd or *.fst; slow.")
 @json_option
 def sim_command(
     program: Path,
@@ -41,16 +42,17 @@ def sim_command(
     as_json: bool,
 ) -> None:
     """Run PROGRAM on the RTL of its machine, in Verilator, and compare every event with the emulator."""
-    from hw.spec.output import atomic_write
+    from hw.spec.output import atomic_write, check_output
     from hw.spec.program import load_program
     from sim_tests.exactness import compare, expect
     from sim_tests.simulate import simulate
-    from sim_tests.wave_view import write_views
+    from sim_tests.wave_view import check_wave, write_views
 
     loaded = load_program(program)
     request = read_request(loaded, prompt, prompt_ids, tokens, str(program))
-    if wave is not None and wave.suffix != ".fst":
-        raise InputError(f"--wave: expected a file name that ends with .fst, found {wave.name!r}")
+    if wave is not None:
+        check_output(wave)
+        check_wave(wave)
     expected = expect(loaded, request)
     if not as_json:
         note(f"emulator: {expected.cycles} cycles; simulating them in Verilator")

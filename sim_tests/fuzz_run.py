@@ -3,6 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,28 @@ class ContinuedMachine(Machine):
         self.state.tokens[: len(prompt)] = prompt
 
 
+@dataclass(frozen=True)
+class Played:
+    """What a simulator wrote.
+
+    Attributes
+    ----------
+    reads : tuple of int
+        Data of all register reads.
+    trace : str
+        The retirement trace.
+    dumps : tuple of str
+        Memory of each channel at the end.
+    seconds : float
+        Between start and end of the runs.
+    """
+
+    reads: tuple[int, ...]
+    trace: str
+    dumps: tuple[str, ...]
+    seconds: float = field(compare=False)
+
+
 class NativeRunner:
     """Plays programs on the native simulator of one machine.
 
@@ -56,22 +79,29 @@ class NativeRunner:
         self.spec = spec
         self.folder = folder
 
-    def run(
-        self, program: Program, request: Request, *, limit: int, runs: int = 1, plusargs: Sequence[str] = ()
-    ) -> list[SimulationResult]:
-        """Run a program from reset, `runs` times without another reset between.
-
-        The memory in all results is that at the end of the last run.
+    def play(
+        self,
+        program: Program,
+        request: Request,
+        *,
+        limit: int,
+        runs: int = 1,
+        plusargs: Sequence[str] = (),
+        look: Sequence[int] = (),
+        seconds: float | None = None,
+    ) -> Played:
+        """Run a program from reset, `runs` times without another reset between; then read the registers `look`.
 
         Raises
         ------
         RuntimeError
-            If the simulator failed or a run took more than `limit` cycles.
+            If the simulator failed, a run took more than `limit` cycles, or all more than `seconds`.
         """
         spec = self.spec
         script = timing_script(program.machine.memory) + load_script(program)
         for _ in range(runs):
             script += run_script(request.prompt, request.tokens, request.stop_tokens)
+        script += [f"read {int(register)}" for register in look]
         with tempfile.TemporaryDirectory(prefix="openlpu-fuzz-") as name:
             scratch = Path(name)
             (scratch / "script.txt").write_text("\n".join(script) + "\n")
@@ -83,15 +113,58 @@ class NativeRunner:
                 arguments += [f"+memory_load_{channel}={load}", f"+memory_dump_{channel}={dump}"]
             files = [str(scratch / "script.txt"), str(scratch / "results.txt")]
             command = [str(self.folder / "Vtop"), *files, str(limit), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+            except subprocess.TimeoutExpired:
+                raise RuntimeError(f"the simulation took more than {seconds} seconds") from None
             if done.returncode:
                 raise RuntimeError(f"the simulation failed: {done.stdout[-500:]}{done.stderr[-500:]}")
             *reads, last = (scratch / "results.txt").read_text().splitlines()
-            traces = _split(read_trace(scratch / "trace.txt"), runs)
-            memory = read_memory(spec, dumps)
-        seconds = float(last.split()[1])
-        values = np.array(reads, np.int64).reshape(runs, -1)
-        return [_result(line.tolist(), trace, memory, seconds) for line, trace in zip(values, traces, strict=True)]
+            return Played(
+                tuple(int(value) for value in reads),
+                (scratch / "trace.txt").read_text(),
+                tuple(dump.read_text() for dump in dumps),
+                float(last.split()[1]),
+            )
+
+    def run(
+        self, program: Program, request: Request, *, limit: int, runs: int = 1
+    ) -> list[SimulationResult]:
+        """Results of a program that runs `runs` times; the memory in all of them is that at the end of the last.
+
+        Raises
+        ------
+        RuntimeError
+            As `play`.
+        """
+        return self.results(self.play(program, request, limit=limit, runs=runs), request, runs)
+
+    def results(self, played: Played, request: Request, runs: int = 1) -> list[SimulationResult]:
+        """Results of what was played."""
+        memory = memory_of(self.spec, played.dumps)
+        traces = _split(trace_of(played.trace), runs)
+        length = 3 + 2 * len(counters()) + len(request.prompt) + request.tokens
+        return [
+            _result(list(played.reads[i * length : (i + 1) * length]), trace, memory, played.seconds)
+            for i, trace in enumerate(traces)
+        ]
+
+
+def trace_of(text: str) -> dict[Unit, np.ndarray]:
+    """`read_trace` of a text."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(text)
+        file.flush()
+        return read_trace(Path(file.name))
+
+
+def memory_of(spec: MachineSpec, dumps: Sequence[str]) -> np.ndarray:
+    """`read_memory` of texts."""
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name, f"{channel}.hex") for channel in range(len(dumps))]
+        for file, text in zip(files, dumps, strict=True):
+            file.write_text(text)
+        return read_memory(spec, files)
 
 
 def _split(trace: dict[Unit, np.ndarray], runs: int) -> list[dict[Unit, np.ndarray]]:

@@ -5,18 +5,26 @@ a comparison with `mutsel`; 0 is the processor as it is. A mutant is killed by a
 anything that it does is seen to differ. One that survives is looked at by a proof (`prove_equivalent`).
 """
 
+import dataclasses
 import json
 import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emulator.machine import Machine
 from hw.core.buffers import VERILOG as RAM_VERILOG
 from hw.spec.machine import MachineSpec
+from hw.spec.program import Program
+from hw.spec.registers import STOP_TOKENS, ControlRegister
 from sim_tests import toolchain
+from sim_tests.exactness import Expectation, Request, compare, expect
+from sim_tests.fuzz import FuzzCase, corpus
+from sim_tests.fuzz_illegal import faults
+from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.simulate import SUPPORT, TOP, VERILOG, simulation_netlist
 
 YOSYS_VERSION = "0.70"
@@ -26,13 +34,23 @@ PLUSARG = "mutant"
 PROCESSOR = "lpu_processor"
 """Root of the modules that are mutated; memory model and host are no part of what is tested."""
 
+PATIENCE_SECONDS = 20
+"""For one trial: a changed processor may never answer the host."""
+LOOKED_AT = [
+    *(ControlRegister.IDENTITY, ControlRegister.PROGRAM_HASH, ControlRegister.CONTROL),
+    *(ControlRegister.STATUS, ControlRegister.PROMPT_LENGTH, ControlRegister.STEPS),
+    *(ControlRegister.STOP_ENABLE, ControlRegister.INSTRUCTION_UNIT, ControlRegister.COUNTER_SELECT),
+    *(ControlRegister.STOP_TOKEN + 4 * i for i in range(STOP_TOKENS)),
+]
+_NOTHING = Played((), "", (), 0)
+
 _SELECTOR = f"""
 module mutation_select(output reg [{SELECT_BITS - 1}:0] value);
     initial if (!$value$plusargs("{PLUSARG}=%d", value)) value = 0;
 endmodule
 """
 _BLACK_BOXES = f"""
-(* blackbox *) module mutation_select(output [{SELECT_BITS - 1}:0] value); endmodule
+(* blackbox, keep *) module mutation_select(output [{SELECT_BITS - 1}:0] value); endmodule
 """
 
 PREPARE = f"read_verilog -sv boxes.v plain.v; hierarchy -top {TOP}; proc; memory_collect; opt_expr; opt_clean"
@@ -103,7 +121,7 @@ def modules_below(modules: dict[str, str], root: str) -> list[str]:
         if name in found or name not in modules:
             continue
         found.append(name)
-        waiting += re.findall(r"^\s+(lpu_\w+)\s+(?:#\(|\\?\w+ \()", modules[name], re.M)
+        waiting += re.findall(r"^\s+(lpu_\w+)\s+(?:#\(|\S+\s*\()", modules[name], re.M)
     return sorted(found)
 
 
@@ -122,7 +140,7 @@ def _black_box(source: str) -> str:
     head = re.search(r"^module\s.*?^\);\n", source, re.M | re.S)
     if head is None:
         raise RuntimeError("no module found")
-    return f"(* blackbox *)\n{head[0].replace('output reg', 'output')}endmodule\n"
+    return f"(* blackbox, keep *)\n{head[0].replace('output reg', 'output')}endmodule\n"
 
 
 def mutate(spec: MachineSpec, each: int, seed: int) -> MutatedNetlist:
@@ -158,9 +176,9 @@ def _build(
     first = 1
     for number, name in enumerate(names):
         lines.append(
-            f"mutate -list {each} -seed {seed + number} -none -ctrl mutsel {SELECT_BITS} {first} -o list{number}.ys {name}"
+            f"mutate -list {each} -seed {seed + number} -ctrl mutsel {SELECT_BITS} {first} -o list{number}.ys {name}"
         )
-        first += each + 1
+        first += each
     run_yosys("\n".join(lines), folder, "list")
     mutants: list[tuple[int, str, str]] = []
     changes: list[str] = []
@@ -181,6 +199,102 @@ def _build(
     sources = [str(folder / "harness.cpp"), str(folder / "mutants.v")]
     toolchain.verilate(folder, [*arguments, *sources, *(str(VERILOG / name) for name in SUPPORT)])
     toolchain.compile_verilated(folder, "-O2")
+
+
+# --------------------------------------------------------------------------------------- killing
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A program, and what the processor does with it."""
+
+    name: str
+    program: Program
+    request: Request
+    limit: int
+    runs: int
+    played: Played
+
+
+class Killer:
+    """Runs mutants on programs until something differs from what the processor does.
+
+    Every trial is first run on the netlist without a change, and must be equal to the emulator in every event.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+    netlist : MutatedNetlist
+    programs : int
+        Random legal programs, run twice in a row; some of them are also run with faults in them.
+    seed : int
+
+    Raises
+    ------
+    RuntimeError
+        If emulator and unchanged netlist differ.
+    """
+
+    def __init__(self, spec: MachineSpec, netlist: MutatedNetlist, programs: int, seed: int) -> None:
+        self.spec = spec
+        self.runner = NativeRunner(spec, netlist.folder)
+        self.trials: list[Trial] = []
+        for case, expected in corpus(spec, programs, seed).cases:
+            self._legal(case, expected)
+            if len(self.trials) % 4 == 0:
+                self._faulty(case, expected)
+
+    def _play(self, number: int, trial: Trial) -> Played:
+        plusargs = [f"+{PLUSARG}={number}"]
+        return self.runner.play(
+            trial.program,
+            trial.request,
+            limit=trial.limit,
+            runs=trial.runs,
+            plusargs=plusargs,
+            look=LOOKED_AT,
+            seconds=PATIENCE_SECONDS,
+        )
+
+    def _add(self, trial: Trial) -> Trial:
+        trial = dataclasses.replace(trial, played=self._play(0, trial))
+        self.trials.append(trial)
+        return trial
+
+    def _legal(self, case: FuzzCase, expected: Expectation) -> None:
+        request = case.request
+        limit = 2 * expected.cycles + 2 * self.spec.watchdog_cycles
+        first = Machine(case.program)
+        state, _ = first.run(list(request.prompt), request.tokens, request.stop_tokens)
+        again = expect(case.program, request, ContinuedMachine(case.program, state))
+        trial = self._add(Trial(f"seed {case.seed}", case.program, request, limit, 2, _NOTHING))
+        one, two = self.runner.results(trial.played, request, runs=2)
+        one = dataclasses.replace(one, memory=expected.memory)  # only that of the second run is seen
+        for ours, theirs in ((expected, one), (again, two)):
+            comparison = compare(case.program, ours, theirs)
+            if not comparison.equal:
+                raise RuntimeError(f"seed {case.seed}: {comparison.first_difference}")
+
+    def _faulty(self, case: FuzzCase, expected: Expectation) -> None:
+        limit = 10 * (expected.cycles + self.spec.watchdog_cycles)
+        for fault in faults(case, expected, case.seed):
+            if fault.error is None:
+                continue
+            name = f"seed {case.seed}, {fault.kind}"
+            trial = self._add(Trial(name, fault.program, case.request, limit, 1, _NOTHING))
+            (result,) = self.runner.results(trial.played, case.request)
+            if result.error != fault.error:
+                raise RuntimeError(f"{name}: {result.error.name} instead of {fault.error.name}")
+
+    def killed_by(self, mutant: Mutant) -> str | None:
+        """The trial that shows the change, or None."""
+        for trial in self.trials:
+            try:
+                if self._play(mutant.number, trial) != trial.played:
+                    return trial.name
+            except RuntimeError as error:
+                return f"{trial.name}: {str(error)[:60]}"
+        return None
 
 
 # ------------------------------------------------------------------------------------- survivors
@@ -246,6 +360,3 @@ def choose(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     modules = sorted(by_module)
     rng.shuffle(modules)
     return [rng.choice(by_module[modules[i % len(modules)]]) for i in range(count)]
-
-
-Killer = Callable[[Mutant], bool]

@@ -2,23 +2,22 @@
 
 import dataclasses
 import json
+from importlib.metadata import version
 from pathlib import Path
 
-import amaranth
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-import hw
 from hw.core.processor import Processor, control_ports, memory_ports, trace_ports
 from hw.core.sequencer import trace_layout
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec, check_machine, load_machine
 from hw.verilog import convert
 from sim_tests import toolchain
+from sim_tests.simulate import HARDWARE_SOURCES
 
 ID_BITS = 1
-TRACE_FIELDS = ("valid", "pc", "index0", "index1", "index2", "index3", "issue", "end", "checksum")
 
 
 class ProcessorSystem(wiring.Component):
@@ -73,13 +72,8 @@ class ProcessorSystem(wiring.Component):
 
 def processor_netlist(spec: MachineSpec) -> str:
     """Verilog of a `ProcessorSystem`, its top named `top`; kept between runs, for it takes long to write."""
-    folder = Path(hw.__file__).parent
-    sources = [Path(__file__), *sorted(folder.rglob("*.py")), *sorted(folder.rglob("*.v"))]
-    key = [
-        json.dumps(spec.to_dict()),
-        amaranth.__version__,
-        *(path.read_text() for path in sources),
-    ]
+    own = Path(__file__).read_text()
+    key = [json.dumps(spec.to_dict()), version("amaranth"), own, *HARDWARE_SOURCES]
 
     def build(folder: Path) -> None:
         (folder / "netlist.sv").write_text(convert(ProcessorSystem(spec), "top"))

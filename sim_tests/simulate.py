@@ -29,6 +29,7 @@ from hw.spec.registers import STOP_TOKENS, ErrorCode, counters
 from hw.verilog import convert
 from sim_tests import toolchain
 from sim_tests.bench import BenchRunner, port_access
+from sim_tests.wave_view import WAVE_SWITCHES, check_wave
 
 TOP = "lpu_simulation"
 VERILOG = Path(__file__).parent / "verilog"
@@ -115,7 +116,7 @@ def simulate(
     memory_parameters : MemorySpec or None
         Another timing of the memory (not another capacity); that of `spec` if None.
     wave : Path or None
-        FST file to write; needs a build of its own, and slows the run down.
+        File to write, *.vcd or *.fst; needs a build of its own, and slows the run down.
     stop_tokens : sequence of int
         Up to four token ids that end the sequence.
     limit : int or None
@@ -131,7 +132,10 @@ def simulate(
     timing = memory_parameters or spec.memory
     _check(spec, program, prompt, tokens, engine, timing, stop_tokens)
     toolchain.require_tools()
-    folder = build_simulator(spec, engine, waves=wave is not None)
+    if wave is not None:
+        check_wave(wave)
+    suffix = "" if wave is None else wave.suffix
+    folder = build_simulator(spec, engine, wave=suffix)
     with tempfile.TemporaryDirectory(prefix="openlpu-simulation-") as scratch_name:
         scratch = Path(scratch_name)
         plusargs = [f"+trace_file={scratch / 'trace.txt'}"]
@@ -141,7 +145,7 @@ def simulate(
             plusargs.append(f"+memory_load_{channel}={image}")
             plusargs.append(f"+memory_dump_{channel}={scratch / f'dump{channel}.hex'}")
         if wave is not None:
-            plusargs.append(f"+wave_file={scratch / 'wave.fst'}")
+            plusargs.append(f"+wave_file={scratch / 'dump'}{suffix}")
         script = (
             timing_script(timing) + load_script(program) + run_script(prompt, tokens, stop_tokens)
         )
@@ -149,7 +153,7 @@ def simulate(
         run = _run_native if engine == "native" else _run_cocotb
         reads, seconds = run(folder, scratch, plusargs, limit)
         if wave is not None:
-            shutil.copyfile(scratch / ("wave.fst" if engine == "native" else "dump.fst"), wave)
+            shutil.copyfile(scratch / f"dump{suffix}", wave)
         return _result(spec, scratch, reads, seconds)
 
 
@@ -188,8 +192,11 @@ def _check(
             )
 
 
-def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> Path:
-    """Folder with the simulator of a machine, `Vtop` or `lpu_simulation`, built unless it is there already."""
+def build_simulator(spec: MachineSpec, engine: str, *, wave: str = "") -> Path:
+    """Folder with the simulator of a machine, `Vtop` or `lpu_simulation`, built unless it is there already.
+
+    `wave` is the suffix of the wave files that it can write; none if empty.
+    """
     netlist = simulation_netlist(spec)
     support = [(VERILOG / name).read_text() for name in SUPPORT]
     harness = (VERILOG / "harness.cpp").read_text()
@@ -206,7 +213,8 @@ def build_simulator(spec: MachineSpec, engine: str, *, waves: bool = False) -> P
         "--noassert",
     ]
     arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style"]
-    arguments += ["--trace-fst", "--trace-structs"] * waves
+    if wave:
+        arguments += [WAVE_SWITCHES[wave], "--trace-structs"]
     key = [
         netlist,
         *support,

@@ -1,16 +1,59 @@
-"""Signal lists beside a wave file: what GTKWave and Surfer show first of a run."""
+"""Wave files: their formats, and signal lists beside them, what GTKWave and Surfer show first of a run."""
 
+import subprocess
 from pathlib import Path
 
+from amaranth.hdl import Shape
+
+from hw.core.processor import memory_ports, trace_ports
 from hw.core.simulation import Simulation
+from hw.spec.errors import InputError
 from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.output import atomic_write
+from sim_tests.toolchain import find_tool, tool_environment
 
 TOP = "lpu_simulation"
+WAVE_SWITCHES = {".vcd": "--trace-vcd", ".fst": "--trace-fst"}
+"""Switch of Verilator for each kind of wave file, by suffix."""
+
 _CHANNEL_SIGNALS = ("arvalid", "arready", "araddr", "arlen", "rvalid", "rready", "rlast")
 _CHANNEL_SIGNALS += ("awvalid", "awready", "awaddr", "awlen", "wvalid", "wready", "bvalid")
-_TRACE_SIGNALS = ("valid", "pc", *(f"index{level}" for level in range(LOOP_DEPTH)), "issue", "end", "checksum")
+_TRACE_SIGNALS = (
+    "valid",
+    "pc",
+    *(f"index{level}" for level in range(LOOP_DEPTH)),
+    "issue",
+    "end",
+    "checksum",
+)
+
+
+def check_wave(wave: Path) -> None:
+    """Refuse wave files that cannot be written here.
+
+    Raises
+    ------
+    InputError
+        If the suffix is none of `WAVE_SWITCHES`, or Verilator's FST writer cannot be compiled.
+    """
+    if wave.suffix not in WAVE_SWITCHES:
+        raise InputError(
+            f"--wave: expected a name that ends with .vcd or .fst, found {wave.name!r}"
+        )
+    if wave.suffix == ".fst" and not _compiles("#include <lz4.h>\n#include <zlib.h>\n"):
+        raise InputError(
+            "--wave: *.fst needs the headers lz4.h and zlib.h: install liblz4-dev and zlib1g-dev, "
+            "or write *.vcd, which needs nothing"
+        )
+
+
+def _compiles(source: str) -> bool:
+    command = [find_tool("g++") or "g++", "-x", "c++", "-fsyntax-only", "-"]
+    done = subprocess.run(
+        command, input=source.encode(), env=tool_environment(), capture_output=True, check=False
+    )
+    return done.returncode == 0
 
 
 def signal_groups(spec: MachineSpec) -> dict[str, list[tuple[str, int]]]:
@@ -18,35 +61,29 @@ def signal_groups(spec: MachineSpec) -> dict[str, list[tuple[str, int]]]:
     ports = Simulation(spec).signature.members
     groups = {"clock and host": [(f"{TOP}.clk", 1), (f"{TOP}.rst", 1), (f"{TOP}.irq", 1)]}
     groups["clock and host"] += [
-        (f"{TOP}.{name}", _width(member.shape)) for name, member in ports.items() if name.startswith("s_axi_")
+        (f"{TOP}.{name}", Shape.cast(member.shape).width)
+        for name, member in ports.items()
+        if name.startswith("s_axi_")
     ]
-    from hw.core.processor import memory_ports, trace_ports
-
     traced = trace_ports()
     for unit in Unit:
         groups[f"{unit.name} retirements"] = [
-            (f"{TOP}.processor.trace_{unit.name.lower()}_{name}", _width(traced[f"trace_{unit.name.lower()}_{name}"][2].shape))
-            for name in _TRACE_SIGNALS
+            (f"{TOP}.processor.{port}", Shape.cast(traced[port][2].shape).width)
+            for port in (f"trace_{unit.name.lower()}_{name}" for name in _TRACE_SIGNALS)
         ]
     for channel in range(spec.channels):
         members = memory_ports(spec, channel)
         groups[f"memory channel {channel}"] = [
-            (f"{TOP}.processor.m_axi_{channel}_{name}", _width(members[f"m_axi_{channel}_{name}"][1].shape))
-            for name in _CHANNEL_SIGNALS
+            (f"{TOP}.processor.{port}", Shape.cast(members[port][1].shape).width)
+            for port in (f"m_axi_{channel}_{name}" for name in _CHANNEL_SIGNALS)
         ]
     return groups
 
 
-def _width(shape: object) -> int:
-    from amaranth.hdl import Shape
-
-    return Shape.cast(shape).width
-
-
 def write_views(wave: Path, spec: MachineSpec) -> list[Path]:
-    """Write `<wave>.gtkw` for GTKWave and `<wave>.surfer` for Surfer; their paths."""
+    """Write `<wave>.gtkw` for GTKWave and `<wave>.sucl`, a command file for Surfer; their paths."""
     groups = signal_groups(spec)
-    gtkwave, surfer = wave.with_suffix(".gtkw"), wave.with_suffix(".surfer")
+    gtkwave, surfer = wave.with_suffix(".gtkw"), wave.with_suffix(".sucl")
     lines = [f'[dumpfile] "{wave.absolute()}"', "[timestart] 0", "[sst_expanded] 1"]
     commands = [f"load_file {wave.absolute()}"]
     for title, signals in groups.items():

@@ -1,7 +1,7 @@
 """Signatures of the on-chip buffer ports, and payload layouts, shared by the units and the top."""
 
 from amaranth.lib import data
-from amaranth.lib.wiring import In, Out, Signature
+from amaranth.lib.wiring import In, Member, Out, Signature
 from amaranth.utils import ceil_log2
 
 from hw.spec.instructions import Unit, operation_fields
@@ -26,7 +26,7 @@ def write_port(depth: int, width: int, granularity: int | None = None) -> Signat
     })
 
 
-def unit_members(unit: Unit) -> dict[str, Out]:
+def unit_members(unit: Unit) -> dict[str, Member]:
     """What every unit reports to its sequencer.
 
     `done` is high in the cycle in which an instruction ends, with `checksum` of what it wrote; `illegal` is

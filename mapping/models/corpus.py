@@ -10,8 +10,8 @@ import hashlib
 import inspect
 import re
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -112,8 +112,11 @@ def collect() -> tuple[list[Document], list[Document]]:
     ordered = sorted(documents, key=lambda document: is_held_out(document[0]))
     clean = deduplicate(ordered)
     train = [document for document in clean if not is_held_out(document[0])]
-    held_out = [(name, text) for name, text in clean
-                if is_held_out(name) and not name.startswith("comments:")]
+    held_out = [
+        (name, text)
+        for name, text in clean
+        if is_held_out(name) and not name.startswith("comments:")
+    ]
     return train, held_out
 
 

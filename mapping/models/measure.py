@@ -5,11 +5,15 @@
 Every figure is over the same tokens: all of ``heldout.txt`` but the first.
 """
 
+# torch comes with the `reference` extra only: training needs it, using the model does not.
+# pyright: reportMissingImports=false
+
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mapping.models import corpus, network
 from mapping.models.trigram import NGramModel
@@ -31,14 +35,20 @@ def evaluate(weights: "Weights", tokens: "Tensor", context: int) -> float:
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(tokens) - 1, context):
-            window = tokens[start:start + context + 1]
+            window = tokens[start : start + context + 1]
             value = network.loss(weights, window[None, :-1], window[None, 1:])
             total += value.item() * (len(window) - 1)
     return total / (len(tokens) - 1)
 
 
-def sample(weights: "Weights", tokenizer: "Tokenizer", prompt: str, length: int = 120,
-           temperature: float = 0.6, seed: int = 0) -> str:
+def sample(
+    weights: "Weights",
+    tokenizer: "Tokenizer",
+    prompt: str,
+    length: int = 120,
+    temperature: float = 0.6,
+    seed: int = 0,
+) -> str:
     """Continue ``prompt`` by up to ``length`` tokens drawn at ``temperature``."""
     import torch
 
@@ -62,15 +72,18 @@ def measure(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
-    weights = {name: weight.float() for name, weight in
-               load_file(folder / "model.safetensors").items()}
+    weights = {
+        name: weight.float() for name, weight in load_file(folder / "model.safetensors").items()
+    }
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     text = (folder / "heldout.txt").read_text(encoding="utf-8")
     held_out = tokenizer.encode(text).ids
     documents, _ = corpus.collect()
     tokens = tokenizer.encode(corpus.join(documents)).ids
-    ngrams = {order: NGramModel(tokens, order, network.CONFIG["vocab_size"]).loss(held_out)
-              for order in (1, 2, 3)}
+    ngrams = {
+        order: NGramModel(tokens, order, network.CONFIG["vocab_size"]).loss(held_out)
+        for order in (1, 2, 3)
+    }
 
     tensor = torch.tensor(held_out)
     losses = {context: evaluate(weights, tensor, context) for context in CONTEXTS}

@@ -4,6 +4,9 @@ The names, shapes and conventions (rotate-half positions, weights stored
 output by input) are those of ``LlamaForCausalLM`` in Hugging Face transformers.
 """
 
+# torch comes with the `reference` extra only: training needs it, using the model does not.
+# pyright: reportMissingImports=false
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,8 +48,9 @@ def initial_weights(seed: int) -> "Weights":
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    hidden, inner, layers = (CONFIG[key] for key in (
-        "hidden_size", "intermediate_size", "num_hidden_layers"))
+    hidden, inner, layers = (
+        CONFIG[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers")
+    )
     queries = CONFIG["num_attention_heads"] * CONFIG["head_dim"]
     keys = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
     weights: Weights = {}
@@ -57,7 +61,7 @@ def initial_weights(seed: int) -> "Weights":
     matrix("model.embed_tokens.weight", CONFIG["vocab_size"], hidden, 0.02)
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
-        inside, outside = hidden**-0.5, (2 * layers)**-0.5
+        inside, outside = hidden**-0.5, (2 * layers) ** -0.5
         matrix(prefix + "self_attn.q_proj.weight", queries, hidden, inside)
         matrix(prefix + "self_attn.k_proj.weight", keys, hidden, inside)
         matrix(prefix + "self_attn.v_proj.weight", keys, hidden, inside)

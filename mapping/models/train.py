@@ -12,13 +12,17 @@ Needs torch, tokenizers and safetensors; OpenLPU itself needs none of
 them to run the result.
 """
 
+# torch comes with the `reference` extra only: training needs it, using the model does not.
+# pyright: reportMissingImports=false
+
 import argparse
 import json
 import math
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mapping.models import corpus, network
 from mapping.models.measure import evaluate, measure
@@ -49,14 +53,14 @@ CARD = {
     "name": "pydoc-llama",
     "description": "A Llama of about a million parameters that writes Python documentation.",
     "data": "Help topics (pydoc_data.topics), docstrings and comments of Python's standard "
-            "library; long paragraphs deduplicated, 3 % of topics and modules held out.",
+    "library; long paragraphs deduplicated, 3 % of topics and modules held out.",
     "licence": "The text is Python's own documentation, (c) Python Software Foundation, "
-               "under the PSF License Agreement; heldout.txt is an excerpt of it.",
+    "under the PSF License Agreement; heldout.txt is an excerpt of it.",
     "measured": "Losses are in nats per token over all of heldout.txt but its first token "
-                "(<|endoftext|> in the file is one token), in consecutive windows of "
-                "1,024 tokens unless another context is named; bytes leave out <|endoftext|>. "
-                "int4: linear weights rounded to nearest, symmetric groups of 32 inputs; "
-                "int8: one scale per row of the tied embedding.",
+    "(<|endoftext|> in the file is one token), in consecutive windows of "
+    "1,024 tokens unless another context is named; bytes leave out <|endoftext|>. "
+    "int4: linear weights rounded to nearest, symmetric groups of 32 inputs; "
+    "int8: one scale per row of the tied embedding.",
 }
 
 
@@ -67,9 +71,15 @@ def train_tokenizer(texts: Sequence[str]) -> "Tokenizer":
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=network.CONFIG["vocab_size"], special_tokens=[corpus.END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=network.CONFIG["vocab_size"],
+            special_tokens=[corpus.END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     return tokenizer
 
 
@@ -86,16 +96,23 @@ def optimizers(weights: "Weights") -> "list[Optimizer]":
     norms = [weight for name, weight in weights.items() if "norm" in name]
     table = [weights["model.embed_tokens.weight"]]
     return [
-        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=WEIGHT_DECAY,
-                         adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([{"params": table, "weight_decay": WEIGHT_DECAY},
-                           {"params": norms, "weight_decay": 0.0}],
-                          lr=ADAM_RATE, betas=(0.9, 0.95)),
+        torch.optim.Muon(
+            matrices, lr=MUON_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            [
+                {"params": table, "weight_decay": WEIGHT_DECAY},
+                {"params": norms, "weight_decay": 0.0},
+            ],
+            lr=ADAM_RATE,
+            betas=(0.9, 0.95),
+        ),
     ]
 
 
-def train(tokens: "Tensor", held_out: "Tensor", folder: Path, steps: int,
-          seed: int, report: int) -> None:
+def train(
+    tokens: "Tensor", held_out: "Tensor", folder: Path, steps: int, seed: int, report: int
+) -> None:
     """Train on ``tokens``, printing and saving every ``report`` steps."""
     import torch
 
@@ -104,8 +121,10 @@ def train(tokens: "Tensor", held_out: "Tensor", folder: Path, steps: int,
     for weight in weights.values():
         weight.requires_grad_()
     both = optimizers(weights)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
-                 for optimizer in both]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
+        for optimizer in both
+    ]
     start, running = time.monotonic(), 0.0
     for step in range(steps):
         rows, length = BATCHES[step % len(BATCHES)]
@@ -124,9 +143,12 @@ def train(tokens: "Tensor", held_out: "Tensor", folder: Path, steps: int,
         running += value.item()
         if (step + 1) % report == 0 or step + 1 == steps:
             save_weights(weights, folder)
-            print(f"step {step + 1} of {steps}: train {running / (step % report + 1):.3f}, "
-                  f"held out {evaluate(weights, held_out, 256):.3f}, "
-                  f"{time.monotonic() - start:.0f} s", flush=True)
+            print(
+                f"step {step + 1} of {steps}: train {running / (step % report + 1):.3f}, "
+                f"held out {evaluate(weights, held_out, 256):.3f}, "
+                f"{time.monotonic() - start:.0f} s",
+                flush=True,
+            )
             running = 0.0
 
 
@@ -134,8 +156,11 @@ def save_weights(weights: "Weights", folder: Path) -> None:
     """Write ``model.safetensors`` in bfloat16."""
     from safetensors.torch import save_file
 
-    save_file({name: weight.detach().bfloat16().contiguous() for name, weight in weights.items()},
-              folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: weight.detach().bfloat16().contiguous() for name, weight in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -173,9 +198,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(text)} characters, {len(tokens)} tokens; {len(held_out)} held out", flush=True)
     train(tokens, held_out, folder, arguments.steps, arguments.seed, arguments.report)
 
-    card = {**CARD, "steps": arguments.steps, "tokens_per_step": math.prod(BATCHES[0]),
-            "seed": arguments.seed, "python": platform.python_version(),
-            "torch": torch.__version__, **measure(folder)}
+    card = {
+        **CARD,
+        "steps": arguments.steps,
+        "tokens_per_step": math.prod(BATCHES[0]),
+        "seed": arguments.seed,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **measure(folder),
+    }
     write_json(folder / "model_card.json", card)
     print(json.dumps(card, indent=2))
     return 0

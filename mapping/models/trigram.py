@@ -8,7 +8,7 @@ ends in the uniform distribution, so every token has a probability.
 
 import math
 from collections import Counter
-from typing import Sequence
+from collections.abc import Sequence
 
 History = tuple[int, ...]
 
@@ -25,7 +25,7 @@ class NGramModel:
         self.kinds: list[Counter[History]] = []
         self.discounts: list[float] = []
         for size in range(1, order + 1):
-            counts = Counter(zip(*(tokens[start:] for start in range(size))))
+            counts = Counter(zip(*(tokens[start:] for start in range(size)), strict=False))
             totals: Counter[History] = Counter()
             for gram, count in counts.items():
                 totals[gram[:-1]] += count
@@ -40,7 +40,7 @@ class NGramModel:
         for size in range(1, self.order + 1):
             if size - 1 > len(history):
                 break
-            context = history[len(history) - size + 1:]
+            context = history[len(history) - size + 1 :]
             total = self.totals[size - 1][context]
             if total == 0:
                 break
@@ -54,7 +54,7 @@ class NGramModel:
         """Return the mean loss in nats over every token but the first."""
         total = 0.0
         for position in range(1, len(tokens)):
-            history = tuple(tokens[max(0, position - self.order + 1):position])
+            history = tuple(tokens[max(0, position - self.order + 1) : position])
             total -= math.log(self.probability(history, tokens[position]))
         return total / (len(tokens) - 1)
 

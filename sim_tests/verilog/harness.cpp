@@ -19,20 +19,25 @@
 
 #include "Vtop.h"
 #include "verilated.h"
-#if VM_TRACE
+#if VM_TRACE_FST
 #include "verilated_fst_c.h"
+using Wave = VerilatedFstC;
+#elif VM_TRACE
+#include "verilated_vcd_c.h"
+using Wave = VerilatedVcdC;
 #endif
 
 namespace {
 
 class Harness {
 public:
-    explicit Harness(VerilatedContext& context) : context_(context), top_(new Vtop(&context)) {
+    // The top has no name, so that paths in waves begin with the module, as they do under cocotb.
+    explicit Harness(VerilatedContext& context) : context_(context), top_(new Vtop(&context, "")) {
 #if VM_TRACE
         const char* wave = context.commandArgsPlusMatch("wave_file=");
         if (*wave) {
             context.traceEverOn(true);
-            wave_.reset(new VerilatedFstC);
+            wave_.reset(new Wave);
             top_->trace(wave_.get(), 99);
             wave_->open(wave + std::strlen("+wave_file="));
         }
@@ -146,7 +151,7 @@ private:
     VerilatedContext& context_;
     std::unique_ptr<Vtop> top_;
 #if VM_TRACE
-    std::unique_ptr<VerilatedFstC> wave_;
+    std::unique_ptr<Wave> wave_;
 #endif
     double seconds_ = 0;
 };

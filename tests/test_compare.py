@@ -20,7 +20,7 @@ from sim_tests.compare import EMULATED, MEASURED, MODELLED, compare_rows, plot_r
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    """A small model; its configuration only where the test's data are not installed."""
+    """A small model with random weights."""
     config = load_model("tinyllama-1.1b").config
     config = dataclasses.replace(
         config, hidden_size=24, intermediate_size=40, layers=2, heads=4, kv_heads=2, head_dim=6, vocabulary_size=50,
