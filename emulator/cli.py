@@ -50,7 +50,10 @@ def run_command(
     check: bool,
     as_json: bool,
 ) -> None:
-    """Run PROGRAM on the emulator: text, bit for bit that of the hardware, and its cycles."""
+    """Run PROGRAM on the emulator.
+
+    The text is that of the hardware, bit for bit, and the cycles are those that it takes.
+    """
     from emulator.report import bandwidth_cycles, utilisation
     from emulator.run import Generation
     from emulator.text import ProgramText, parse_prompt
@@ -204,7 +207,11 @@ def _duration(seconds: float) -> str:
 def explain_command(
     program: Path, prompt_length: int, tokens: int, output: Path | None, as_json: bool
 ) -> None:
-    """Where the cycles of PROGRAM go: by unit, by kind of work, and on the chain that sets its length."""
+    """Show where the cycles of PROGRAM go.
+
+    By unit, by kind of work, and on the chain of instructions that sets the length of a run; with -o, as a trace
+    and pictures too.
+    """
     from emulator.explain import write_explanation
     from emulator.machine import check_request
     from emulator.roofline import phases
@@ -267,6 +274,7 @@ def explain_command(
         for (unit, name), cycles in ordered
     ]
     print_table("waiting for tokens", ["unit", "waits for", "cycles", "of the run"], rows)
+    click.echo()
     rows = [
         [point.name, point.cycles, point.bandwidth_bound, point.compute_bound,
          f"{max(point.bandwidth_bound, point.compute_bound) / point.cycles:.1%}"]

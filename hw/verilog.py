@@ -203,8 +203,8 @@ def _variant_names(variants: dict[str, dict[str, list[str]]]) -> dict[str, str]:
             continue
         start = kind.removeprefix(PREFIX) + "_"
         for name, paths in numbered.items():
-            # Amaranth adds a number to names that it had to change, and calls the nameless U.
-            parts = [re.sub(r"(_n|\$)\d+$", "", part) for part in paths[0].split(".")]
+            # Numbers tell copies apart, or are Amaranth's; it calls the nameless U.
+            parts = [re.sub(r"(_n|\$|_)\d+$", "", part) for part in paths[0].split(".")]
             for depth in (1, 2):
                 suffix = "_".join(parts[-depth:]).removeprefix(start)
                 chosen = f"{kind}_{suffix}"

@@ -53,6 +53,7 @@ class Host:
         dut = self.dut
         for name in (*INPUTS, *ERRORS):
             getattr(dut, name).value = 0
+        dut.settled.value = 1
         for unit in Unit:
             getattr(dut, f"pc__{int(unit)}").value = 100 + unit
             getattr(dut, f"oldest_pc__{int(unit)}").value = 200 + unit
@@ -283,3 +284,34 @@ async def another_machines_program_is_refused(dut: Any) -> None:
     assert await host.read(R.STATUS) == 6
     assert await host.read(R.ERROR) == ErrorCode.WRONG_PROGRAM
     await start(host)
+
+
+@cocotb.test()
+async def a_start_waits_for_transfers_of_an_earlier_run(dut: Any) -> None:
+    host = Host(dut, False)
+    await host.reset()
+    dut.settled.value = 0
+    await host.write(R.PROGRAM_HASH, host.spec.hash)
+    await host.write(R.CONTROL, 1)
+    for _ in range(50):
+        await host.cycles(1)
+        assert not dut.start.value and not dut.running.value
+    assert await host.read(R.STATUS) == 1
+    await host.write(R.STEPS, 1, okay=False)
+    dut.settled.value = 1
+    await host.cycles(3)
+    assert dut.running.value
+    assert int(dut.cycle.value) <= 3
+
+
+@cocotb.test()
+async def a_start_gives_up_on_a_memory_that_never_answers(dut: Any) -> None:
+    host = Host(dut, False)
+    await host.reset()
+    dut.settled.value = 0
+    await host.write(R.PROGRAM_HASH, host.spec.hash)
+    await host.write(R.CONTROL, 1)
+    await host.cycles(host.spec.watchdog_cycles + 5)
+    assert not dut.running.value
+    assert await host.read(R.ERROR) == ErrorCode.DEADLOCK
+    assert await host.read(R.STATUS) == 6

@@ -30,7 +30,9 @@ def commands() -> list[click.Command]:
 @click.option("--prompt-ids", help="The same as token ids, separated by commas.")
 @click.option("--tokens", default=1, show_default=True, help="Tokens to generate.")
 @click.option("--engine", type=click.Choice(ENGINES), default="cocotb", show_default=True)
-@click.option("--wave", type=click.Path(path_type=Path), help="Wave file to write, *.vcd or *.fst; slow.")
+@click.option(
+    "--wave", type=click.Path(path_type=Path), help="Wave file to write, *.vcd or *.fst; slow."
+)
 @json_option
 def sim_command(
     program: Path,
@@ -84,7 +86,11 @@ def sim_command(
     if as_json:
         print_json(figures)
     else:
-        print_facts({**figures, "tokens": str(figures["tokens"]), "emulator_tokens": str(figures["emulator_tokens"])})
+        print_facts({
+            **figures,
+            "tokens": str(figures["tokens"]),
+            "emulator_tokens": str(figures["emulator_tokens"]),
+        })
     if comparison.first_difference is not None:
         raise CheckFailed(f"{program}: RTL and emulator differ: {comparison.first_difference}")
 

@@ -45,7 +45,10 @@ def compare_command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Cycles of PROGRAM side by side: bandwidth bound, compute bound, emulator, hardware."""
+    """Count cycles of PROGRAM in four ways.
+
+    Side by side: bandwidth bound, compute bound, emulator, hardware in simulation.
+    """
     from emulator.machine import check_request
     from hw.spec.output import check_picture
     from hw.spec.program import load_program

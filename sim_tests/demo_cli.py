@@ -56,7 +56,11 @@ def demo_command(
     engine: str,
     output: Path,
 ) -> None:
-    """A trained model: text on the emulator, Verilog, and the same tokens on it in Verilator."""
+    """Show the whole story on a trained model.
+
+    Text on the emulator, the processor as Verilog, the same tokens on that in Verilator, and what of it differs:
+    nothing.
+    """
     from sim_tests.demo import MODEL, PROMPT, Demo
 
     Demo(model or MODEL, target, recipe, prompt or PROMPT, tokens, rtl_tokens, engine, output).run()

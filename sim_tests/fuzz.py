@@ -31,6 +31,8 @@ from sim_tests.fuzz_schedule import Control, Node, Repeat, RingUse, Scheduler, S
 
 MOST_CASES = 40
 """Rounds of all loops around an instruction together."""
+OWN_KIND = {Unit.LD: "load", Unit.ST: "store", Unit.SFU: "vector", Unit.MPE: "sync", Unit.SYS: "sync"}
+"""What a unit can do by itself, without a ring's other end."""
 RINGS = {"stream": Destination.STREAM, "scale": Destination.SCALE}
 
 
@@ -146,17 +148,41 @@ class ProgramWriter:
         """The whole program."""
         rng, spec = self.rng, self.spec
         level = Level(tuple(Unit), (), False, {"stream": spec.stream_words, "scale": spec.scale_words})
+        nodes = self._warm_up(level) if rng.random() < 0.7 else []
         if rng.random() < 0.7:
-            nodes = self._body(level, rng.randint(2, 6), increments=False)
+            nodes += self._body(level, rng.randint(2, 6), increments=False)
             nodes.append(self._token_loop(level))
             nodes += self._body(level, rng.randint(1, 5), increments=True)
         else:
-            nodes = self._body(level, rng.randint(8, 20), increments=True)
+            nodes += self._body(level, rng.randint(8, 20), increments=True)
         chance = rng.choice([0.02, 0.1, 0.3])
         Scheduler(lambda: rng.random() < chance).schedule(nodes)
         machine = dataclasses.replace(spec, memory=self._memory())
         program = Program(machine, Emitter().program(nodes), image(rng, spec))
         return FuzzCase(seed, program, self.request)
+
+    def _warm_up(self, level: Level) -> list[Node]:
+        """Something else than zeros in every buffer, so that what is computed later shows faults."""
+        rng, spec = self.rng, self.spec
+        load = {"destination": int(Destination.INPUT), "address_base": rng.randrange(spec.memory.words // 8)}
+        load |= exact_count(rng, "length", spec.input_words, self._environment(level, Unit.LD))
+        address = {f"address_{part}": 0 for part in ("register", "shift", "factor")}
+        address |= {f"address_stride{i}": 0 for i in range(LOOP_DEPTH)}
+        nodes: list[Node] = [self.maker.toucher.step(Unit.LD, address | load, self._environment(level, Unit.LD))]
+        integers = {"b_source": int(Source.CONSTANT), "b_constant": 0x42000000}  # 32.0
+        kinds = [
+            (Target.VECTOR, 1, spec.vector_rows * spec.lanes, {}),
+            (Target.ACTIVATION, 1, spec.activation_rows * spec.lanes, integers),
+            (Target.STORE_INTEGER, 1, spec.store_rows * spec.matrix_rows, integers),
+            (Target.SCALAR, spec.scalars, 1, {}),
+            (Target.MATRIX_SCALE, spec.matrix_scales, 1, {}),
+        ]
+        for target, rows, length, more in kinds:
+            fields = {"a_source": int(Source.INPUT), "a_pitch": 1, "d_pitch": 1, "rows": rows, "target": int(target)}
+            environment = self._environment(level, Unit.SFU)
+            fields |= exact_count(rng, "length", length, environment) | more
+            nodes.append(self.maker.toucher.step(Unit.SFU, fields, environment))
+        return nodes
 
     def _request(self) -> Request:
         rng = self.rng
@@ -204,7 +230,7 @@ class ProgramWriter:
         threads: list[list[str]] = []
         if Unit.LD in level.units and Unit.MPE in level.units and rng.random() < 0.75:
             threads.append(["matrix"] * rng.randint(1, max(1, budget // 3)))
-        kinds = ["inner", "inner", "volley", "sync", "section", "dead"]
+        kinds = ["inner", "inner", "nest", "volley", "sync", "section", "dead"]
         kinds += ["increment"] * (2 * increments)
         for unit, names in (
             (Unit.LD, ["load"]),
@@ -258,6 +284,8 @@ class ProgramWriter:
                 nodes.append(self._dead(level, unit))
             case "section":
                 self._section(level, nodes, body)
+            case "nest" if len(level.trips) < LOOP_DEPTH:
+                self._nest(level, unit, nodes)
             case "inner" if len(level.trips) < LOOP_DEPTH:
                 self._inner(level, nodes, body)
 
@@ -267,7 +295,7 @@ class ProgramWriter:
             return
         giver, taker = rng.sample(level.units, 2)
         most = max(1, 120 // level.rounds())
-        nodes.append(Volley(giver, taker, min(most, rng.choice([1, 2, 5, 20, 120]))))
+        nodes.append(Volley(giver, taker, min(most, rng.choice([1, 2, 5, 20, 120, 120]))))
 
     def _dead(self, level: Level, unit: Unit) -> Control:
         rng = self.rng
@@ -330,7 +358,7 @@ class ProgramWriter:
         inside = Level((unit,), (*level.trips, max(1, trips)), level.in_token_loop, {})
         steps: list[Node] = []
         state = _BodyState()
-        own = {Unit.LD: "load", Unit.ST: "store", Unit.SFU: "vector", Unit.MPE: "sync", Unit.SYS: "sync"}[unit]
+        own = OWN_KIND[unit]
         for _ in range(rng.randint(1, 3)):
             self._add(rng.choice([own, own, "sync", "dead"]), inside, steps, state)
         loop = Repeat((unit,), steps, {unit: counts})
@@ -343,6 +371,18 @@ class ProgramWriter:
         for step in steps_of(steps):
             step.plain = True
         nodes.append(loop)
+
+    def _nest(self, level: Level, unit: Unit, nodes: list[Node]) -> None:
+        """Loops of one unit, down to the deepest."""
+        trips = self.rng.choice([1, 2]) if 2 * level.rounds() <= MOST_CASES else 1
+        count = exact_count(self.rng, "count", trips, self._environment(level, unit))
+        inside = Level((unit,), (*level.trips, trips), level.in_token_loop, {})
+        steps: list[Node] = []
+        if len(inside.trips) < LOOP_DEPTH:
+            self._nest(inside, unit, steps)
+        else:
+            self._add(OWN_KIND[unit], inside, steps, _BodyState())
+        nodes.append(Repeat((unit,), steps, {unit: count}))
 
     def _token_loop(self, level: Level) -> Repeat:
         """One round a token: SYS's EXECUTE, a SYNC of all others behind it, then anything."""

@@ -30,7 +30,7 @@ from hw.spec.instructions import (
     Unit,
 )
 from hw.spec.machine import MachineSpec
-from sim_tests.fuzz_schedule import Masks, Step
+from sim_tests.fuzz_schedule import Step
 from sim_tests.instruction_text import evaluate_count, evaluate_operation
 
 Fields = dict[str, int]
@@ -96,7 +96,7 @@ def count_fields(
             f"{name}_shift": rng.choice([0, 0, 0, 1, 2, 3]),
             f"{name}_scale": rng.choice([1, 1, 1, 2, 3, 5]),
             f"{name}_level": rng.randrange(LOOP_DEPTH),
-            f"{name}_step": rng.choice([0, 0, 1, 2, rng.randint(0, 6)]),
+            f"{name}_step": rng.choice([0, 0, 1, 2, rng.randint(0, 6), rng.getrandbits(20)]),
         }
         if all(low <= evaluate_count(fields, name, *case) <= high for case in cases):
             return fields
@@ -121,9 +121,10 @@ def exact_count(
         shift = rng.choice([0, 0, 1, 3])
         other[f"{name}_register"] = int(rng.choice(environment.registers()))
         other[f"{name}_shift"] = shift
-        other[f"{name}_offset"] = rng.choice([value << shift, rng.randint(0, 4 * value + 4)])
-        other[f"{name}_scale"] = rng.choice([1, 2, 4])
-        other[f"{name}_step"] = rng.choice([0, 1, 3])
+        # Beyond the cap any value is as good as another; that shows every bit of the sums and products.
+        other[f"{name}_offset"] = rng.choice([value << shift, rng.randint(0, 4 * value + 4), rng.getrandbits(20)])
+        other[f"{name}_scale"] = rng.choice([1, 2, 4, rng.getrandbits(16)])
+        other[f"{name}_step"] = rng.choice([0, 1, 3, rng.getrandbits(20)])
         other[f"{name}_cap"] = rng.choice([value, value, (1 << 20) - 1])
         if all(evaluate_count(other, name, *case) == value for case in environment.cases()):
             return other
@@ -141,11 +142,12 @@ def scaled_count(name: str, other: str, fields: Mapping[str, int], factor: int) 
 def buffer_fields(rng: random.Random, name: str, depth: int, terms: int = 1, align: int = 1) -> Fields:
     """A buffer address: any row, small or negative strides, rarely beyond the depth."""
     base = rng.randrange(depth) // align * align
-    if rng.random() < 0.05:
+    if rng.random() < 0.3:
         base = rng.randrange(1 << BUFFER_BITS) // align * align
     fields = {f"{name}_base": base}
     for term in range(terms):
-        stride = rng.choice([0, 1, 1, 2, 4, rng.randrange(8), (1 << BUFFER_BITS) - rng.randint(1, 4)])
+        backwards = (1 << BUFFER_BITS) - rng.randint(1, 4)
+        stride = rng.choice([0, 1, 1, 2, 4, rng.randrange(8), backwards, rng.getrandbits(BUFFER_BITS)])
         fields[f"{name}_level{term}"] = rng.randrange(LOOP_DEPTH)
         fields[f"{name}_stride{term}"] = stride // align * align
     return fields
@@ -158,17 +160,20 @@ def address_fields(
     size = spec.memory.words // MEMORY_REGIONS
     near = spec.burst_beats * rng.randint(0, size // spec.burst_beats - 1)
     base = rng.choice(regions) * size + rng.choice([near, near + spec.burst_beats - rng.randint(1, 3), rng.randrange(size)])
-    if rng.random() < 0.05:
-        base = rng.randrange(1 << ADDRESS_BITS)
+    if rng.random() < 0.15:
+        # Beyond the memory, which wraps: the same region, with any bits above.
+        base += rng.getrandbits(ADDRESS_BITS) // spec.memory.words * spec.memory.words
+        base %= 1 << ADDRESS_BITS
     fields = {
         "address_base": base,
         "address_register": int(rng.choice(environment.registers())),
         "address_shift": rng.choice([0, 0, 1, 2]),
-        "address_factor": rng.choice([0, 1, 2, 5, 16, rng.randrange(64)]),
+        "address_factor": rng.choice([0, 1, 2, 5, 16, rng.randrange(64), rng.getrandbits(24)]),
     }
     for level in range(LOOP_DEPTH):
         backwards = (1 << ADDRESS_BITS) - rng.randint(1, 20)
-        stride = rng.choice([0, 1, 3, spec.burst_beats, rng.randrange(40), backwards])
+        far = rng.getrandbits(ADDRESS_BITS) // spec.memory.words * spec.memory.words + rng.randrange(8)
+        stride = rng.choice([0, 1, 3, spec.burst_beats, rng.randrange(40), backwards, far])
         fields[f"address_stride{level}"] = stride
     return fields
 
@@ -231,17 +236,6 @@ class Toucher:
             raise IllegalInstruction(f"{name}: {count} rows in a buffer of {depth}")
         bits = ((1 << count) - 1) << first % depth
         return (bits | bits >> depth) & ((1 << depth) - 1)
-
-
-def merge_masks(steps: list[Step]) -> tuple[Masks, Masks]:
-    """Rows that any of the steps reads, and writes."""
-    reads: Masks = {}
-    writes: Masks = {}
-    for step in steps:
-        for ours, theirs in ((reads, step.reads), (writes, step.writes)):
-            for name, mask in theirs.items():
-                ours[name] = ours.get(name, 0) | mask
-    return reads, writes
 
 
 # ------------------------------------------------------------------------------- one unit instruction

@@ -43,24 +43,45 @@ class State:
 def random_program(unit: Unit, rng: random.Random, length: int = 30) -> list[int]:
     """A program that ends: loops of few rounds, forward branches, ways out of loops, operations, HALT."""
     words: list[int] = []
-    _block(unit, rng, words, 0, length)
-    return [*words, encode(unit, Opcode.HALT)]
+    exits: list[tuple[int, int]] = []
+    _block(unit, rng, words, 0, length, exits)
+    for at, close in exits:
+        words[at] = encode(unit, Opcode.BRANCH, close=close, target=len(words))
+    # It shows that no index is left of loops that were left.
+    return [*words, _random_operation(unit, rng), encode(unit, Opcode.HALT)]
 
 
-def _block(unit: Unit, rng: random.Random, words: list[int], depth: int, length: int) -> None:
+def _block(
+    unit: Unit,
+    rng: random.Random,
+    words: list[int],
+    depth: int,
+    length: int,
+    exits: list[tuple[int, int]],
+) -> None:
+    """Append instructions inside of `depth` loops; `exits` are branches to the end, and the loops they close."""
     for _ in range(rng.randint(2, 5) if depth else length // 4):
         kind = rng.choices(["operation", "sync", "increment", "loop", "branch"], [6, 2, 1, 2, 1])[0]
         if kind == "loop" and depth < LOOP_DEPTH:
             head = len(words)
             words.append(0)
-            _block(unit, rng, words, depth + 1, length)
-            if rng.random() < 0.3:
-                # A way out of all open loops or of some, taken or not.
+            _block(unit, rng, words, depth + 1, length, exits)
+            way_out = rng.random()
+            if way_out < 0.2:
+                # Taken in the first round or never.
                 condition = rng.choice([Condition.PREFILL, Condition.END])
                 behind = len(words) + 2
                 words.append(
                     encode(unit, Opcode.BRANCH, condition=condition, close=1, target=behind)
                 )
+            elif way_out < 0.5:
+                # Taken when the position is behind the prompt, which may be in a later round.
+                over = len(words) + 3
+                words.append(encode(unit, Opcode.INCREMENT))
+                words.append(encode(unit, Opcode.BRANCH, condition=Condition.PREFILL, target=over))
+                words.append(encode(unit, Opcode.BRANCH, close=1, target=over + 1))
+                if rng.random() < 0.2:
+                    exits.append((over - 1, depth + 1))
             words.append(encode(unit, Opcode.END_LOOP, target=head + 1))
             words[head] = encode(unit, Opcode.LOOP, target=len(words), **_loop_count(rng))
         elif kind == "branch":

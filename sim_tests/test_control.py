@@ -9,4 +9,4 @@ from sim_tests.bench import run_bench
 def test_control() -> None:
     spec = load_machine("tiny")
     netlist = convert(Control(spec), "top")
-    assert run_bench("control", netlist, "sim_tests.bench_control").tests == 9
+    assert run_bench("control", netlist, "sim_tests.bench_control").tests == 11

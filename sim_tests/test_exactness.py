@@ -8,12 +8,12 @@ import pytest
 
 from hw.spec.functions import Function
 from hw.spec.instructions import Destination, Opcode, Pattern, Source, Target, Unit
-from hw.spec.machine import load_machine
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
 from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
 from mapping.lowering.vector_program import Operand, VectorProgram
 from sim_tests.exactness import Expectation, Request, compare, expect
+from sim_tests.fuzz import fuzz_machine
 from sim_tests.simulate import SimulationResult
 
 REQUEST = Request((3, 1), 2)
@@ -21,8 +21,7 @@ REQUEST = Request((3, 1), 2)
 
 def example() -> Program:
     """LD and ST move two rounds of floats through the vector unit; SYS takes one token."""
-    tiny = load_machine("tiny")
-    spec = dataclasses.replace(tiny, memory=dataclasses.replace(tiny.memory, words=1024))
+    spec = fuzz_machine("tiny")
     code = {unit: Assembler(unit) for unit in Unit}
     rows = spec.granule // spec.lanes
     with code[Unit.LD].loop(fixed(2)) as level:
@@ -96,7 +95,7 @@ def test_equal_runs_are_equal(program: Program, expected: Expectation) -> None:
     comparison = compare(program, expected, equal_result(expected))
     assert comparison.equal
     assert comparison.events_compared == 2 + 4 + 2 + 1
-    assert comparison.words_compared == 1024
+    assert comparison.words_compared == 2048
     assert (comparison.events_different, comparison.words_different, comparison.other_different) == (0, 0, 0)
 
 

@@ -19,7 +19,7 @@ from sim_tests.fuzz_run import ContinuedMachine, NativeRunner
 from sim_tests.simulate import build_simulator
 
 TARGETS = ("tiny", "small")
-PROGRAMS = 120
+PROGRAMS = 150
 SLOW_PROGRAMS = 250
 SLOW_PARTS = 10
 ILLEGAL = (IllegalProgram, IllegalInstruction)

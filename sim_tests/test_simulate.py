@@ -1,17 +1,21 @@
 """Runs programs on the whole processor under both engines, and compares what they leave behind."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emulator.timing import RECORD_END, RECORD_ISSUE, RECORD_PC, TimingEngine
+from hw.spec.errors import InputError
 from hw.spec.instructions import Opcode, Unit, encode
 from hw.spec.machine import load_machine
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
+from sim_tests import wave_view
 from sim_tests.simulate import ENGINES, SimulationResult, simulate
 from sim_tests.token_program import STORED, TokenProgram
+from sim_tests.wave_view import write_views
 
 PROMPT, GENERATED = [3, 1, 2], 5
 
@@ -135,3 +139,49 @@ def test_cycles_are_those_of_the_emulator() -> None:
         assert records[:, RECORD_END].tolist() == entries["end"].tolist()
         assert result.counters[f"busy_{unit.name.lower()}"] == timed.busy[unit]
         assert result.counters[f"wait_{unit.name.lower()}"] == timed.waited[unit]
+
+
+def _declared(vcd: str) -> dict[str, int]:
+    """Width of each signal that a VCD file declares, by hierarchical name."""
+    scopes: list[str] = []
+    found = {}
+    for line in vcd.partition("$enddefinitions")[0].splitlines():
+        match line.split():
+            case ["$scope", _, name, "$end"]:
+                scopes.append(name)
+            case ["$upscope", "$end"]:
+                scopes.pop()
+            case ["$var", _, width, _, name, *_]:
+                found[".".join([*scopes, name])] = int(width)
+    return found
+
+
+def test_a_wave_holds_the_signals_of_the_lists_beside_it(tmp_path: Path) -> None:
+    token_program = TokenProgram(load_machine("tiny"))
+    wave = tmp_path / "run.vcd"
+    result = simulate(token_program.spec, token_program.program, [3], 1, wave=wave, limit=100_000)
+    content = wave.read_text()
+    declared = _declared(content)
+    gtkwave, surfer = write_views(wave, token_program.spec)
+    listed = [line for line in gtkwave.read_text().splitlines() if line.startswith("lpu_")]
+    commands = surfer.read_text().splitlines()
+    for line in listed:
+        name, _, high = line.rstrip("]").partition("[")
+        assert declared[name] == (int(high.partition(":")[0]) + 1 if high else 1), name
+        assert f"variable_add {name}" in commands
+    assert {"lpu_simulation.clk", "lpu_simulation.processor.trace_sfu_checksum"} <= {
+        line.partition("[")[0] for line in listed
+    }
+    # A time stamp for each edge of the run.
+    assert content.count("\n#") > 2 * result.cycles
+
+
+@pytest.mark.parametrize(
+    "name, message", [("run.wav", "ends with .vcd or .fst"), ("run.fst", "liblz4-dev")]
+)
+def test_a_wave_that_cannot_be_written_is_refused(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wave_view, "FST_HEADERS", "#include <no_such_header.h>\n")
+    with pytest.raises(InputError, match=message):
+        wave_view.check_wave(Path(name))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from amaranth.hdl import Shape
 
-from hw.core.processor import memory_ports, trace_ports
-from hw.core.simulation import Simulation
+from hw.core.processor import control_ports, memory_ports, trace_ports
 from hw.spec.errors import InputError
 from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec
@@ -16,6 +15,8 @@ from sim_tests.toolchain import find_tool, tool_environment
 TOP = "lpu_simulation"
 WAVE_SWITCHES = {".vcd": "--trace-vcd", ".fst": "--trace-fst"}
 """Switch of Verilator for each kind of wave file, by suffix."""
+FST_HEADERS = "#include <lz4.h>\n#include <zlib.h>\n"
+"""What Verilator's FST writer includes beside its own files."""
 
 _CHANNEL_SIGNALS = ("arvalid", "arready", "araddr", "arlen", "rvalid", "rready", "rlast")
 _CHANNEL_SIGNALS += ("awvalid", "awready", "awaddr", "awlen", "wvalid", "wready", "bvalid")
@@ -41,7 +42,7 @@ def check_wave(wave: Path) -> None:
         raise InputError(
             f"--wave: expected a name that ends with .vcd or .fst, found {wave.name!r}"
         )
-    if wave.suffix == ".fst" and not _compiles("#include <lz4.h>\n#include <zlib.h>\n"):
+    if wave.suffix == ".fst" and not _compiles(FST_HEADERS):
         raise InputError(
             "--wave: *.fst needs the headers lz4.h and zlib.h: install liblz4-dev and zlib1g-dev, "
             "or write *.vcd, which needs nothing"
@@ -58,11 +59,10 @@ def _compiles(source: str) -> bool:
 
 def signal_groups(spec: MachineSpec) -> dict[str, list[tuple[str, int]]]:
     """Title -> signals (hierarchical name and width) of host port, retirements by unit, memory channels."""
-    ports = Simulation(spec).signature.members
     groups = {"clock and host": [(f"{TOP}.clk", 1), (f"{TOP}.rst", 1), (f"{TOP}.irq", 1)]}
     groups["clock and host"] += [
         (f"{TOP}.{name}", Shape.cast(member.shape).width)
-        for name, member in ports.items()
+        for name, (_, member) in control_ports().items()
         if name.startswith("s_axi_")
     ]
     traced = trace_ports()

@@ -399,6 +399,12 @@ def test_a_program_file_of_another_version(refuse: Refuse, program: Path) -> Non
     refuse(*run(program), names=(program, "version: expected 1, found 2"))
 
 
+def test_bytes_behind_the_last_section(refuse: Refuse, program: Path) -> None:
+    body = program.read_bytes()[:-32] + b"more"
+    program.write_bytes(body + hashlib.sha256(body).digest())
+    refuse(*run(program), names=(program, "sections: expected"))
+
+
 def test_a_program_of_another_machine(refuse: Refuse, program: Path) -> None:
     refuse(*run(program, "--target", "small"), names=(program, "compiled for machine tiny"))
 

@@ -48,6 +48,8 @@ class Control(wiring.Component):
         The instruction memories by unit.
     idle : In(5)
         Sequencers that are halted and have nothing under way; the run ends when all are.
+    settled : In(1)
+        No transfer of an earlier run is under way on the memory channels; cycle 0 of a run waits for it.
     retired, busy, waiting : In(5)
         For the watchdog and the counters.
     beat_read, beat_written : In(1)
@@ -73,6 +75,7 @@ class Control(wiring.Component):
     token_read: Any
     token_write: Any
     idle: Value
+    settled: Value
     retired: Value
     busy: Value
     waiting: Value
@@ -88,6 +91,7 @@ class Control(wiring.Component):
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
+        self._active = Signal()  # a run, or a start that waits
         units = len(Unit)
         instructions = {
             f"instruction{int(unit)}": Out(
@@ -110,6 +114,7 @@ class Control(wiring.Component):
             "token_write": Out(write_port(spec.tokens, TOKEN_BITS)),
             **instructions,
             "idle": In(units),
+            "settled": In(1),
             "retired": In(units),
             "busy": In(units),
             "waiting": In(units),
@@ -137,7 +142,7 @@ class Control(wiring.Component):
         begin = self._run(m, slave, error, done, interrupt_enable, program_hash)
         self._tokens(m, slave)
         unit = self._instructions(m, slave)
-        status = Cat(self.running, done, error.code != ErrorCode.NONE)
+        status = Cat(self._active, done, error.code != ErrorCode.NONE)
         shown = Signal(64)
         with m.Switch(select):
             for number, value in counters.items():
@@ -182,13 +187,13 @@ class Control(wiring.Component):
                 if target is None and address not in acting:
                     continue
                 with m.Case(address):
-                    refused = self.running if held else Value.cast(0)
+                    refused = self._active if held else Value.cast(0)
                     m.d.comb += slave.write_refused.eq(refused)
                     if target is not None:
                         with m.If(slave.write & ~refused):
                             m.d.sync += target.eq(slave.write_data)
             with m.Case(_window(self.spec, slave.write_address)):
-                m.d.comb += slave.write_refused.eq(self.running)
+                m.d.comb += slave.write_refused.eq(self._active)
         with m.Switch(slave.read_address):
             for address, (source, _, _) in registers.items():
                 with m.Case(address):
@@ -196,7 +201,7 @@ class Control(wiring.Component):
             with m.Case(_window(self.spec, slave.read_address)):
                 m.d.comb += [
                     slave.read_data.eq(self.token_read.data),
-                    slave.read_refused.eq(self.running),
+                    slave.read_refused.eq(self._active),
                 ]
 
     def _run(
@@ -210,12 +215,13 @@ class Control(wiring.Component):
     ) -> Value:
         """Start, end and errors of a run; returns the start."""
         begin, wrong = Signal(), Signal()
-        asked = Signal()
+        asked, starting = Signal(), Signal()
         control = slave.write & (slave.write_address == ControlRegister.CONTROL)
         m.d.comb += [
-            asked.eq(control & slave.write_data[0] & ~self.running),
+            asked.eq(control & slave.write_data[0] & ~self._active),
             wrong.eq(program_hash != self.spec.hash),
-            begin.eq(asked & ~wrong),
+            begin.eq(((asked & ~wrong) | starting) & self.settled),
+            self._active.eq(self.running | starting),
         ]
         with m.If(control):
             m.d.sync += interrupt_enable.eq(slave.write_data[1])
@@ -223,18 +229,24 @@ class Control(wiring.Component):
         quiet = Signal(range(self.spec.watchdog_cycles + 1))
         found = Signal(ERROR_LAYOUT)
         self._detect(m, found, quiet)
+        # An error may leave transfers behind, and a memory that does not answer would hold up the start for ever.
+        with m.If(starting):
+            m.d.sync += quiet.eq(quiet + 1)
+            with m.If((quiet == self.spec.watchdog_cycles) & ~self.settled):
+                m.d.sync += [starting.eq(0), done.eq(1), error.code.eq(ErrorCode.DEADLOCK)]
         with m.If(self.running):
             m.d.sync += quiet.eq(Mux(self.retired.any(), 0, quiet + 1))
             with m.If((found.code != ErrorCode.NONE) | self.idle.all()):
                 m.d.sync += [self.running.eq(0), done.eq(1), error.eq(found)]
             with m.Else():
                 m.d.sync += self.cycle.eq(self.cycle + 1)
+        with m.If(begin):
+            m.d.sync += [self.running.eq(1), starting.eq(0), self.cycle.eq(1), quiet.eq(0)]
+        with m.Elif(asked):
+            m.d.sync += [starting.eq(~wrong), quiet.eq(0)]
         with m.If(asked):
             m.d.sync += [
-                self.running.eq(~wrong),
                 done.eq(wrong),
-                self.cycle.eq(1),
-                quiet.eq(0),
                 error.as_value().eq(Mux(wrong, ErrorCode.WRONG_PROGRAM, ErrorCode.NONE)),
             ]
         return begin
@@ -278,7 +290,7 @@ class Control(wiring.Component):
         m.d.comb += [
             self.token_read.address.eq(slave.read_address[2:]),
             self.token_write.enable.eq(
-                slave.write & (slave.write_address >= ControlRegister.TOKENS) & ~self.running
+                slave.write & (slave.write_address >= ControlRegister.TOKENS) & ~self._active
             ),
             self.token_write.address.eq(slave.write_address[2:]),
             self.token_write.data.eq(slave.write_data),
@@ -292,7 +304,7 @@ class Control(wiring.Component):
         address = Signal(ceil_log2(self.spec.instructions))
         write, last = Signal(), Signal()
         m.d.comb += write.eq(
-            slave.write & (slave.write_address == ControlRegister.INSTRUCTION_DATA) & ~self.running
+            slave.write & (slave.write_address == ControlRegister.INSTRUCTION_DATA) & ~self._active
         )
         for unit in Unit:
             port = getattr(self, f"instruction{int(unit)}")

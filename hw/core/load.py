@@ -148,7 +148,9 @@ class LoadUnit(wiring.Component):
             writer.restart.eq(self.restart),
             queue.r_en.eq(writer.last),
         ]
-        m.d.sync += self.error.eq(self.beat & failed)
+        # A cycle later than need be: the load before, which may end in the cycle between, is then no longer the oldest.
+        failure = Signal()
+        m.d.sync += [failure.eq(self.beat & failed), self.error.eq(failure)]
         wiring.connect(m, writer.stream, wiring.flipped(self.stream))
         wiring.connect(m, writer.scale, wiring.flipped(self.scale))
         wiring.connect(m, writer.input, wiring.flipped(self.input))

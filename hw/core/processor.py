@@ -112,6 +112,7 @@ class Processor(wiring.Component):
         m.d.comb += [
             tokens.clear.eq(control.start),
             control.overflow.eq(tokens.overflow),
+            control.settled.eq(load.idle & store.idle),
             control.read_error.eq(load.error),
             control.write_error.eq(store.error),
             control.beat_read.eq(load.beat),

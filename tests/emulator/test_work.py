@@ -117,7 +117,10 @@ def test_bounds_are_below_what_is_emulated() -> None:
         assert whole.cycles == prefill.cycles + decode.cycles
         assert whole.macs == prefill.macs + decode.macs
         assert whole.bytes == prefill.bytes + decode.bytes
+        spec = program(target).machine
         for phase in (prefill, decode, whole):
+            assert phase.bandwidth_bound == -(-phase.bytes // spec.word_bytes)
+            assert phase.compute_bound == -(-phase.macs // spec.multipliers)
             assert 0 < phase.bandwidth_bound < phase.cycles
             assert 0 < phase.compute_bound < phase.cycles
     assert [phase.name for phase in phases(program("tiny"), 6, 1)] == ["prefill"]

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,6 +26,9 @@ def _processor() -> str:
 class Inverter(wiring.Component):
     """One register behind an inverter, of `width` bits."""
 
+    i: Value
+    o: Value
+
     def __init__(self, width: int) -> None:
         self.width = width
         super().__init__({"i": In(width), "o": Out(width)})
@@ -38,6 +41,9 @@ class Inverter(wiring.Component):
 
 class Chain(wiring.Component):
     """Inverters of some widths, and a table."""
+
+    i: Value
+    o: Value
 
     def __init__(self, widths: list[int]) -> None:
         self.widths = widths
@@ -72,6 +78,13 @@ def test_equal_components_share_a_module() -> None:
     assert len(re.findall(r"^module lpu_inverter(?:_\d+)?\(", text, re.MULTILINE)) == 2
     instances = re.findall(r"^  lpu_inverter(?:_\d+)? \w+ \($", text, re.MULTILINE)
     assert len(instances) == 3
+
+
+def test_modules_that_differ_are_named_after_submodules() -> None:
+    names = re.findall(r"^module (\w+)", _processor(), re.MULTILINE)
+    assert len(names) == len(set(names))
+    assert {"lpu_buffer_vector_buffer", "lpu_vector_operand_a", "lpu_matrix_row"} < set(names)
+    assert not [name for name in names if re.search(r"_\d+$|module", name)]
 
 
 def test_only_memories_with_contents_are_initialized() -> None:

@@ -68,6 +68,13 @@ def test_the_hash_is_of_what_hardware_depends_on() -> None:
     assert 0 <= spec.hash < 1 << 32
 
 
+def test_the_hash_is_of_the_encoding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_machine("tiny")
+    before = spec.hash
+    monkeypatch.setattr("hw.spec.machine.ENCODING_VERSION", 99)
+    assert spec.hash != before
+
+
 def test_a_value_may_carry_its_source(tmp_path: Path) -> None:
     content = load_machine("small").to_dict()
     content["clock_hz"] = {"value": 300_000_000, "source": "data sheet, table 5"}
