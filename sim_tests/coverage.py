@@ -1,5 +1,6 @@
 """What a set of programs has exercised, in named bins; computed from programs, retirements and bursts."""
 
+import enum
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -41,10 +42,17 @@ from sim_tests.fuzz import FuzzCase
 from sim_tests.instruction_text import evaluate_count
 
 Bins = Counter[str]
-_CONTROLS = (Opcode.SYNC, Opcode.LOOP, Opcode.END_LOOP, Opcode.BRANCH, Opcode.INCREMENT, Opcode.HALT)
+_CONTROLS = (
+    Opcode.SYNC,
+    Opcode.LOOP,
+    Opcode.END_LOOP,
+    Opcode.BRANCH,
+    Opcode.INCREMENT,
+    Opcode.HALT,
+)
 _REGISTERS = (Register.ZERO, Register.POSITION, Register.PROMPT_LENGTH, Register.STEPS)
 _COUNTS = {Unit.LD: ("length",), Unit.MPE: ("blocks", "steps"), Unit.SFU: ("length",)}
-_ENUMERATED: dict[Unit, dict[str, type]] = {
+_ENUMERATED: dict[Unit, dict[str, type[enum.IntEnum]]] = {
     Unit.LD: {"destination": Destination},
     Unit.ST: {"pattern": Pattern},
     Unit.SFU: {
@@ -64,37 +72,66 @@ _FLAGS = {
 
 def all_bins() -> set[str]:
     """Every bin that a large enough set of programs fills."""
-    bins = {f"opcode {unit.name} {code.name}" for unit in Unit for code in (*_CONTROLS, Opcode.EXECUTE)}
+    bins = {
+        f"opcode {unit.name} {code.name}" for unit in Unit for code in (*_CONTROLS, Opcode.EXECUTE)
+    }
     for unit, fields in _ENUMERATED.items():
         for name, kind in fields.items():
             bins |= {f"{unit.name} {name} {value.name}" for value in kind}
     bins -= {"SFU a_source NONE", "SFU a_source CONSTANT"}
     bins |= {f"SFU function {function.name}" for function in Function}
-    bins |= {f"{unit.name} {name} {value}" for unit, names in _FLAGS.items() for name in names for value in (0, 1)}
+    bins |= {
+        f"{unit.name} {name} {value}"
+        for unit, names in _FLAGS.items()
+        for name in names
+        for value in (0, 1)
+    }
     for unit, names in _COUNTS.items():
         for name in (*names, "count"):
             bins |= {f"{unit.name} {name} of {register.name}" for register in _REGISTERS}
-            bins |= {f"{unit.name} {name} {how}" for how in ("shifted", "scaled", "charged", "capped")}
+            bins |= {
+                f"{unit.name} {name} {how}" for how in ("shifted", "scaled", "charged", "capped")
+            }
     for unit in (Unit.LD, Unit.ST):
         bins |= {f"{unit.name} address of {register.name}" for register in _REGISTERS}
         bins |= {f"{unit.name} address stride of loop {level}" for level in range(LOOP_DEPTH)}
         bins |= {f"{unit.name} {place}" for place in ("several bursts", "unaligned start")}
     bins.add("LD address of TOKEN")
     bins |= {f"ST lane {lane}" for lane in range(2)}
-    bins |= {f"{unit.name} buffer stride of a loop" for unit in (Unit.LD, Unit.ST, Unit.MPE, Unit.SFU)}
+    bins |= {
+        f"{unit.name} buffer stride of a loop" for unit in (Unit.LD, Unit.ST, Unit.MPE, Unit.SFU)
+    }
     bins |= {f"{unit.name} loops {depth}" for unit in Unit for depth in range(LOOP_DEPTH + 1)}
     bins |= {f"{unit.name} loop of no rounds" for unit in Unit}
-    bins |= {f"branch {c.name} {how}" for c in Condition for how in ("taken", "not taken")} - {"branch ALWAYS not taken"}
+    bins |= {f"branch {c.name} {how}" for c in Condition for how in ("taken", "not taken")} - {
+        "branch ALWAYS not taken"
+    }
     bins |= {f"branch closing {n}" for n in range(3)}
     bins |= {f"tokens {a.name} to {b.name}" for a in Unit for b in Unit}
     bins |= {f"{unit.name} {how}" for unit in Unit for how in ("waits for tokens", "finds tokens")}
     bins |= {f"tokens in flight {n}" for n in ("2 or more", "16 or more", "64 or more")}
-    bins |= {f"memory {'write' if w else 'read'} {what}" for w in (0, 1) for what in ("row hit", "row miss", "row conflict")}
+    bins |= {
+        f"memory {'write' if w else 'read'} {what}"
+        for w in (0, 1)
+        for what in ("row hit", "row miss", "row conflict")
+    }
     bins |= {f"memory {what}" for what in _MEMORY}
     bins |= {f"{unit} queue {how}" for unit in ("LD", "ST") for how in ("full", "empty")}
-    bins |= {f"{ring} ring {how}" for ring in ("stream", "scale") for how in ("wraps", "full", "empty")}
-    bins |= {"LD and MPE at once", "ST and LD at once", "MPE and SFU at once", "all of LD, ST, MPE, SFU at once"}
-    bins |= {"MPE drain longer than steps", "MPE steps longer than drain", "MPE several blocks", "MPE chain of 2 or more"}
+    bins |= {
+        f"{ring} ring {how}" for ring in ("stream", "scale") for how in ("wraps", "full", "empty")
+    }
+    bins |= {
+        "LD and MPE at once",
+        "ST and LD at once",
+        "MPE and SFU at once",
+        "all of LD, ST, MPE, SFU at once",
+    }
+    bins |= {
+        "MPE drain longer than steps",
+        "MPE steps longer than drain",
+        "MPE several blocks",
+        "MPE chain of 2 or more",
+    }
     bins |= {"SFU several rows", "SFU length no multiple of the lanes", "SFU in place"}
     bins |= {"end by steps", "end by stop token"}
     return bins
@@ -133,7 +170,10 @@ def cover(case: FuzzCase, expected: Expectation) -> Bins:
 def report(bins: Mapping[str, int]) -> str:
     """Hits of all bins, least first."""
     wanted = all_bins()
-    lines = [f"{bins.get(name, 0):>9}  {name}" for name in sorted(wanted, key=lambda n: (bins.get(n, 0), n))]
+    lines = [
+        f"{bins.get(name, 0):>9}  {name}"
+        for name in sorted(wanted, key=lambda n: (bins.get(n, 0), n))
+    ]
     missing = sum(not bins.get(name) for name in wanted)
     return "\n".join([f"{len(wanted) - missing} of {len(wanted)} bins", *lines])
 
@@ -185,15 +225,25 @@ def _cover_fields(bins: Bins, spec: MachineSpec, unit: Unit, fields: Mapping[str
     if "address_base" in fields:
         bins[f"{unit.name} address of {Register(fields['address_register']).name}"] += 1
         for level in range(LOOP_DEPTH):
-            bins[f"{unit.name} address stride of loop {level}"] += fields[f"address_stride{level}"] != 0
+            bins[f"{unit.name} address stride of loop {level}"] += (
+                fields[f"address_stride{level}"] != 0
+            )
         bins[f"{unit.name} unaligned start"] += fields["address_base"] % spec.burst_beats != 0
-    strides = [value for name, value in fields.items() if "_stride" in name and not name.startswith("address")]
+    strides = [
+        value
+        for name, value in fields.items()
+        if "_stride" in name and not name.startswith("address")
+    ]
     bins[f"{unit.name} buffer stride of a loop"] += any(strides)
     if unit == Unit.SFU:
         bins[f"SFU function {Function(fields['function']).name}"] += 1
         bins["SFU several rows"] += fields["rows"] > 1
-        same = all(fields[f"a_{p}"] == fields[f"d_{p}"] for p in ("base", "level0", "stride0", "pitch"))
-        bins["SFU in place"] += same and fields["a_source"] == Source.VECTOR and fields["target"] == Target.VECTOR
+        same = all(
+            fields[f"a_{p}"] == fields[f"d_{p}"] for p in ("base", "level0", "stride0", "pitch")
+        )
+        bins["SFU in place"] += (
+            same and fields["a_source"] == Source.VECTOR and fields["target"] == Target.VECTOR
+        )
 
 
 def _cover_count(
@@ -207,7 +257,9 @@ def _cover_count(
     bins[f"{unit.name} {name} of {Register(fields[f'{name}_register']).name}"] += 1
     bins[f"{unit.name} {name} shifted"] += fields[f"{name}_shift"] > 0
     bins[f"{unit.name} {name} scaled"] += fields[f"{name}_scale"] > 1
-    bins[f"{unit.name} {name} charged"] += indices[fields[f"{name}_level"]] * fields[f"{name}_step"] > 0
+    bins[f"{unit.name} {name} charged"] += (
+        indices[fields[f"{name}_level"]] * fields[f"{name}_step"] > 0
+    )
     uncapped = {**fields, f"{name}_cap": 1 << 40}
     value = evaluate_count(uncapped, name, indices, registers)
     bins[f"{unit.name} {name} capped"] += value > fields[f"{name}_cap"]
@@ -325,7 +377,9 @@ def _cover_memory(bins: Bins, spec: MachineSpec, expected: Expectation) -> None:
         refreshed = state[timing_model.NEXT_REFRESH]
         idle = state[timing_model.BUS_FREE] < refreshed * state[timing_model.NUMERATOR]
         timing_model.refresh_until(state, accepted)
-        bins["memory refresh while idle"] += bool(state[timing_model.NEXT_REFRESH] != refreshed and idle)
+        bins["memory refresh while idle"] += bool(
+            state[timing_model.NEXT_REFRESH] != refreshed and idle
+        )
         kind = "write" if write else "read"
         if random[number]:
             bins["memory random access"] += 1
@@ -343,7 +397,9 @@ def _cover_memory(bins: Bins, spec: MachineSpec, expected: Expectation) -> None:
             timing_model.accept_read(state, accepted, word, beats, random[number])
         if state[timing_model.NEXT_REFRESH] != before:
             inside = state[timing_model.BOUNDARY] >= 0
-            bins[f"memory refresh inside a {kind}" if inside else "memory refresh before a burst"] += 1
+            bins[
+                f"memory refresh inside a {kind}" if inside else "memory refresh before a burst"
+            ] += 1
         bins["memory address wraps"] += word >= spec.memory.words
         unit = "ST" if write else "LD"
         done = ends[write]
@@ -392,7 +448,9 @@ def _cover_bursts_of_units(bins: Bins, expected: Expectation, spec: MachineSpec)
             between = accepted[(accepted > issue) & (accepted <= following)]
             bins[f"{unit.name} several bursts"] += len(between) > 1
             if write == 0 and len(between) and issue + 1 < between[0]:
-                bins["memory write wins over read"] += between[0] - 1 in writes and issue + 1 <= between[0] - 1
+                bins["memory write wins over read"] += (
+                    between[0] - 1 in writes and issue + 1 <= between[0] - 1
+                )
 
 
 def _cover_rings(bins: Bins, program: Program, expected: Expectation) -> None:
@@ -424,7 +482,10 @@ def _cover_rings(bins: Bins, program: Program, expected: Expectation) -> None:
         if fields["pop"]:
             changes["stream"].append((int(record[RECORD_END]), -2 * blocks * steps))
             if fields["scaled"]:
-                changes["scale"].append((int(record[RECORD_END]), -(blocks * steps // fields["group_steps"])))
+                changes["scale"].append((
+                    int(record[RECORD_END]),
+                    -(blocks * steps // fields["group_steps"]),
+                ))
     for ring, events in changes.items():
         loaded = sum(change for _, change in events if change > 0)
         bins[f"{ring} ring wraps"] += loaded > depths[ring]

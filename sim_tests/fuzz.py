@@ -16,7 +16,6 @@ from hw.spec.instructions import (
     Destination,
     Opcode,
     Reduce,
-    Register,
     Source,
     Target,
     Unit,
@@ -26,12 +25,35 @@ from hw.spec.machine import MachineSpec, MemorySpec, check_machine, load_machine
 from hw.spec.program import Program
 from sim_tests.exactness import Expectation, Request, expect
 from sim_tests.fuzz_emit import Emitter
-from sim_tests.fuzz_operands import Environment, Fields, OperandMaker, count_fields, exact_count, image, scaled_count
-from sim_tests.fuzz_schedule import Control, Node, Repeat, RingUse, Scheduler, Step, Volley, steps_of
+from sim_tests.fuzz_operands import (
+    Environment,
+    Fields,
+    OperandMaker,
+    count_fields,
+    exact_count,
+    image,
+    scaled_count,
+)
+from sim_tests.fuzz_schedule import (
+    Control,
+    Node,
+    Repeat,
+    RingUse,
+    Scheduler,
+    Step,
+    Volley,
+    steps_of,
+)
 
 MOST_CASES = 40
 """Rounds of all loops around an instruction together."""
-OWN_KIND = {Unit.LD: "load", Unit.ST: "store", Unit.SFU: "vector", Unit.MPE: "sync", Unit.SYS: "sync"}
+OWN_KIND = {
+    Unit.LD: "load",
+    Unit.ST: "store",
+    Unit.SFU: "vector",
+    Unit.MPE: "sync",
+    Unit.SYS: "sync",
+}
 """What a unit can do by itself, without a ring's other end."""
 RINGS = {"stream": Destination.STREAM, "scale": Destination.SCALE}
 
@@ -147,7 +169,9 @@ class ProgramWriter:
     def case(self, seed: int) -> FuzzCase:
         """The whole program."""
         rng, spec = self.rng, self.spec
-        level = Level(tuple(Unit), (), False, {"stream": spec.stream_words, "scale": spec.scale_words})
+        level = Level(
+            tuple(Unit), (), False, {"stream": spec.stream_words, "scale": spec.scale_words}
+        )
         nodes = self._warm_up(level) if rng.random() < 0.7 else []
         if rng.random() < 0.7:
             nodes += self._body(level, rng.randint(2, 6), increments=False)
@@ -164,11 +188,16 @@ class ProgramWriter:
     def _warm_up(self, level: Level) -> list[Node]:
         """Something else than zeros in every buffer, so that what is computed later shows faults."""
         rng, spec = self.rng, self.spec
-        load = {"destination": int(Destination.INPUT), "address_base": rng.randrange(spec.memory.words // 8)}
+        load = {
+            "destination": int(Destination.INPUT),
+            "address_base": rng.randrange(spec.memory.words // 8),
+        }
         load |= exact_count(rng, "length", spec.input_words, self._environment(level, Unit.LD))
         address = {f"address_{part}": 0 for part in ("register", "shift", "factor")}
         address |= {f"address_stride{i}": 0 for i in range(LOOP_DEPTH)}
-        nodes: list[Node] = [self.maker.toucher.step(Unit.LD, address | load, self._environment(level, Unit.LD))]
+        nodes: list[Node] = [
+            self.maker.toucher.step(Unit.LD, address | load, self._environment(level, Unit.LD))
+        ]
         integers = {"b_source": int(Source.CONSTANT), "b_constant": 0x42000000}  # 32.0
         kinds = [
             (Target.VECTOR, 1, spec.vector_rows * spec.lanes, {}),
@@ -178,7 +207,13 @@ class ProgramWriter:
             (Target.MATRIX_SCALE, spec.matrix_scales, 1, {}),
         ]
         for target, rows, length, more in kinds:
-            fields = {"a_source": int(Source.INPUT), "a_pitch": 1, "d_pitch": 1, "rows": rows, "target": int(target)}
+            fields = {
+                "a_source": int(Source.INPUT),
+                "a_pitch": 1,
+                "d_pitch": 1,
+                "rows": rows,
+                "target": int(target),
+            }
             environment = self._environment(level, Unit.SFU)
             fields |= exact_count(rng, "length", length, environment) | more
             nodes.append(self.maker.toucher.step(Unit.SFU, fields, environment))
@@ -186,7 +221,9 @@ class ProgramWriter:
 
     def _request(self) -> Request:
         rng = self.rng
-        prompt = [rng.choice([rng.randrange(8), rng.randrange(1 << 20)]) for _ in range(rng.randint(1, 4))]
+        prompt = [
+            rng.choice([rng.randrange(8), rng.randrange(1 << 20)]) for _ in range(rng.randint(1, 4))
+        ]
         stops = tuple(rng.randrange(6) for _ in range(rng.choice([0, 0, 1, 2, 4])))
         return Request(tuple(prompt), rng.randint(1, 3), stops)
 
@@ -271,7 +308,9 @@ class ProgramWriter:
                 only = {"reduce": int(Reduce.ARGMAX)}
                 nodes.append(self.maker.vector(self._environment(level, Unit.SFU), only))
             case "system":
-                nodes.append(self.maker.toucher.step(Unit.SYS, {}, self._environment(level, Unit.SYS)))
+                nodes.append(
+                    self.maker.toucher.step(Unit.SYS, {}, self._environment(level, Unit.SYS))
+                )
             case "sync":
                 nodes.append(Step(unit))
             case "increment":
@@ -294,8 +333,11 @@ class ProgramWriter:
         if len(level.units) < 2:
             return
         giver, taker = rng.sample(level.units, 2)
-        most = max(1, 120 // level.rounds())
-        nodes.append(Volley(giver, taker, min(most, rng.choice([1, 2, 5, 20, 120, 120]))))
+        # Fewer than overflow a counter, even if the giver runs through all rounds of the loops first.
+        most = max(1, 200 // level.rounds())
+        if len(level.trips) == LOOP_DEPTH:
+            most = min(most, 3)
+        nodes.append(Volley(giver, taker, min(most, rng.choice([1, 2, 5, 20, 200, 200]))))
 
     def _dead(self, level: Level, unit: Unit) -> Control:
         rng = self.rng
@@ -405,7 +447,9 @@ class ProgramWriter:
     # ------------------------------------------------------------------------------ matrix engine
 
     def _room(self, level: Level, body: "_BodyState") -> dict[str, int]:
-        return {name: room - (body.loaded[name] - body.used[name]) for name, room in level.room.items()}
+        return {
+            name: room - (body.loaded[name] - body.used[name]) for name, room in level.room.items()
+        }
 
     def _matrix(self, level: Level, nodes: list[Node], body: "_BodyState") -> None:
         """Plan an MPE instruction, and load and execute some of what is planned."""
@@ -430,7 +474,11 @@ class ProgramWriter:
         if scaled and blocks * steps // group > room["scale"]:
             group, blocks = steps, 1
         fields = {"wide": wide, "scaled": scaled, "first": 1, "last": 1, "pop": 1}
-        fields |= {"blocks": blocks, "steps": steps, "group_steps": group if scaled else rng.randrange(16)}
+        fields |= {
+            "blocks": blocks,
+            "steps": steps,
+            "group_steps": group if scaled else rng.randrange(16),
+        }
         if blocks == 1:
             fields |= {"first": rng.randint(0, 1), "last": int(rng.random() < 0.7)}
         result = [fields]
@@ -473,7 +521,9 @@ class ProgramWriter:
         while body.plan:
             self._advance_plan(level, nodes, body, 1)
 
-    def _execute_matrix(self, level: Level, nodes: list[Node], body: "_BodyState", fields: Fields) -> None:
+    def _execute_matrix(
+        self, level: Level, nodes: list[Node], body: "_BodyState", fields: Fields
+    ) -> None:
         rng = self.rng
         environment = self._environment(level, Unit.MPE)
         encoded = {k: v for k, v in fields.items() if k not in ("blocks", "steps")}
@@ -503,7 +553,14 @@ class ProgramWriter:
         if max(steps["steps_cap"] * 2, steps["steps_step"] * 2) >= 1 << 20:
             steps["steps_cap"] = 1 << 10
         scaled = rng.randint(0, 1)
-        kind = {"wide": rng.randint(0, 1), "scaled": scaled, "first": 1, "last": 1, "pop": 1, "group_steps": 1}
+        kind = {
+            "wide": rng.randint(0, 1),
+            "scaled": scaled,
+            "first": 1,
+            "last": 1,
+            "pop": 1,
+            "group_steps": 1,
+        }
         kind |= exact_count(rng, "blocks", 1, environments[1]) | steps
         loads = [("stream", 2), ("scale", 1)][: 1 + scaled]
         for name, factor in loads:

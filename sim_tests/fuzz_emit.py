@@ -21,7 +21,9 @@ class Emitter:
     """Writes nodes; `words` is what came of it."""
 
     lines: dict[Unit, list[_Line]] = field(default_factory=lambda: {unit: [] for unit in Unit})
-    leaves: dict[Unit, list[list[_Line]]] = field(default_factory=lambda: {unit: [] for unit in Unit})
+    leaves: dict[Unit, list[list[_Line]]] = field(
+        default_factory=lambda: {unit: [] for unit in Unit}
+    )
     """Branches out of each open loop, innermost last, that want its end as target."""
 
     def program(self, nodes: list[Node]) -> dict[Unit, list[int]]:
@@ -52,22 +54,29 @@ class Emitter:
                 case Repeat():
                     self._repeat(node)
                 case Volley():
-                    self._tokens(node.giver, node.count, signal=1 << node.taker)
-                    self._tokens(node.taker, node.count, wait=1 << node.giver)
+                    self._tokens(node.giver, node.count, 4, signal=1 << node.taker)
+                    self._tokens(node.taker, node.count, 1, wait=1 << node.giver)
 
     def _step(self, step: Step) -> None:
         if step.wait or step.signal or not step.optional:
             self._line(step.unit, step.opcode, **step.fields, wait=step.wait, signal=step.signal)
 
-    def _tokens(self, unit: Unit, count: int, **masks: int) -> None:
-        """The same SYNC many times: in a loop where one can still be opened."""
-        if len(self.leaves[unit]) == LOOP_DEPTH or count < 3:
-            for _ in range(count):
+    def _tokens(self, unit: Unit, count: int, at_once: int, **masks: int) -> None:
+        """The same SYNC many times, `at_once` in each round of a loop; what is left over behind it."""
+        rounds = count // at_once
+        if len(self.leaves[unit]) == LOOP_DEPTH or rounds < 3:
+            rounds = 0
+        if rounds:
+            loop = self._line(unit, Opcode.LOOP, **_fixed(rounds))
+            for _ in range(at_once):
                 self._line(unit, Opcode.SYNC, **masks)
-            return
-        self._line(unit, Opcode.LOOP, **_fixed(count), target=self._here(unit) + 3)
-        self._line(unit, Opcode.SYNC, **masks)
-        self._line(unit, Opcode.END_LOOP, target=self._here(unit) - 1)
+            # Whoever sends four a round is faster than who takes one and then jumps, so tokens pile up.
+            if at_once == 1:
+                self._line(unit, Opcode.BRANCH, target=self._here(unit) + 1)
+            self._line(unit, Opcode.END_LOOP, target=self._here(unit) - max(at_once, 2))
+            loop.fields["target"] = self._here(unit)
+        for _ in range(count - rounds * at_once):
+            self._line(unit, Opcode.SYNC, **masks)
 
     def _control(self, node: Control) -> None:
         unit = node.unit

@@ -59,7 +59,9 @@ def _drop_a_signal(rng: random.Random, case: FuzzCase, expected: Expectation) ->
         return None
     unit, pc, fields = rng.choice(found)
     bits = [u for u in Unit if fields["signal"] >> u & 1]
-    program = _replaced(case, unit, pc, fields | {"signal": fields["signal"] & ~(1 << rng.choice(bits))})
+    program = _replaced(
+        case, unit, pc, fields | {"signal": fields["signal"] & ~(1 << rng.choice(bits))}
+    )
     return Fault("a token that is never sent", program, ErrorCode.DEADLOCK)
 
 
@@ -87,7 +89,10 @@ def _no_combination(rng: random.Random, case: FuzzCase, expected: Expectation) -
     """Field values that do not exist or do not go together."""
     wrong: dict[Unit, list[dict[str, int]]] = {
         Unit.LD: [{"destination": max(Destination) + 1}],
-        Unit.ST: [{"pattern": max(Pattern) + 1}, {"pattern": 0, "address_register": 3, "address_shift": 15}],
+        Unit.ST: [
+            {"pattern": max(Pattern) + 1},
+            {"pattern": 0, "address_register": 3, "address_shift": 15},
+        ],
         Unit.MPE: [{"scaled": 1, "group_steps": 0}, {"scaled": 1, "group_steps": 4095}],
         Unit.SFU: [{"a_source": 0}, {"a_source": 5}, {"b_source": 7}, {"target": 7}, {"reduce": 6}],
     }
@@ -186,4 +191,6 @@ def _replaced(case: FuzzCase, unit: Unit, pc: int, fields: dict[str, int]) -> Pr
 def _with_word(case: FuzzCase, unit: Unit, pc: int, word: int) -> Program:
     words = list(case.program.instructions[unit])
     words[pc] = word
-    return dataclasses.replace(case.program, instructions={**case.program.instructions, unit: words})
+    return dataclasses.replace(
+        case.program, instructions={**case.program.instructions, unit: words}
+    )

@@ -103,9 +103,7 @@ def count_fields(
     return exact_count(rng, name, rng.randint(low, high), environment)
 
 
-def exact_count(
-    rng: random.Random, name: str, value: int, environment: Environment
-) -> Fields:
+def exact_count(rng: random.Random, name: str, value: int, environment: Environment) -> Fields:
     """A count operand that is `value` in all cases, by one of several ways."""
     fields = {
         f"{name}_cap": value,
@@ -122,7 +120,11 @@ def exact_count(
         other[f"{name}_register"] = int(rng.choice(environment.registers()))
         other[f"{name}_shift"] = shift
         # Beyond the cap any value is as good as another; that shows every bit of the sums and products.
-        other[f"{name}_offset"] = rng.choice([value << shift, rng.randint(0, 4 * value + 4), rng.getrandbits(20)])
+        other[f"{name}_offset"] = rng.choice([
+            value << shift,
+            rng.randint(0, 4 * value + 4),
+            rng.getrandbits(20),
+        ])
         other[f"{name}_scale"] = rng.choice([1, 2, 4, rng.getrandbits(16)])
         other[f"{name}_step"] = rng.choice([0, 1, 3, rng.getrandbits(20)])
         other[f"{name}_cap"] = rng.choice([value, value, (1 << 20) - 1])
@@ -133,13 +135,18 @@ def exact_count(
 
 def scaled_count(name: str, other: str, fields: Mapping[str, int], factor: int) -> Fields:
     """The count operand `other` times a factor, in all cases."""
-    result = {f"{name}_{part}": fields[f"{other}_{part}"] for part in ("register", "offset", "shift", "level")}
+    result = {
+        f"{name}_{part}": fields[f"{other}_{part}"]
+        for part in ("register", "offset", "shift", "level")
+    }
     for part in ("cap", "scale", "step"):
         result[f"{name}_{part}"] = fields[f"{other}_{part}"] * factor
     return result
 
 
-def buffer_fields(rng: random.Random, name: str, depth: int, terms: int = 1, align: int = 1) -> Fields:
+def buffer_fields(
+    rng: random.Random, name: str, depth: int, terms: int = 1, align: int = 1
+) -> Fields:
     """A buffer address: any row, small or negative strides, rarely beyond the depth."""
     base = rng.randrange(depth) // align * align
     if rng.random() < 0.3:
@@ -147,7 +154,16 @@ def buffer_fields(rng: random.Random, name: str, depth: int, terms: int = 1, ali
     fields = {f"{name}_base": base}
     for term in range(terms):
         backwards = (1 << BUFFER_BITS) - rng.randint(1, 4)
-        stride = rng.choice([0, 1, 1, 2, 4, rng.randrange(8), backwards, rng.getrandbits(BUFFER_BITS)])
+        stride = rng.choice([
+            0,
+            1,
+            1,
+            2,
+            4,
+            rng.randrange(8),
+            backwards,
+            rng.getrandbits(BUFFER_BITS),
+        ])
         fields[f"{name}_level{term}"] = rng.randrange(LOOP_DEPTH)
         fields[f"{name}_stride{term}"] = stride // align * align
     return fields
@@ -159,7 +175,11 @@ def address_fields(
     """A memory address in some of the memory's regions, moved by loops and a register."""
     size = spec.memory.words // MEMORY_REGIONS
     near = spec.burst_beats * rng.randint(0, size // spec.burst_beats - 1)
-    base = rng.choice(regions) * size + rng.choice([near, near + spec.burst_beats - rng.randint(1, 3), rng.randrange(size)])
+    base = rng.choice(regions) * size + rng.choice([
+        near,
+        near + spec.burst_beats - rng.randint(1, 3),
+        rng.randrange(size),
+    ])
     if rng.random() < 0.15:
         # Beyond the memory, which wraps: the same region, with any bits above.
         base += rng.getrandbits(ADDRESS_BITS) // spec.memory.words * spec.memory.words
@@ -172,7 +192,9 @@ def address_fields(
     }
     for level in range(LOOP_DEPTH):
         backwards = (1 << ADDRESS_BITS) - rng.randint(1, 20)
-        far = rng.getrandbits(ADDRESS_BITS) // spec.memory.words * spec.memory.words + rng.randrange(8)
+        far = rng.getrandbits(
+            ADDRESS_BITS
+        ) // spec.memory.words * spec.memory.words + rng.randrange(8)
         stride = rng.choice([0, 1, 3, spec.burst_beats, rng.randrange(40), backwards, far])
         fields[f"address_stride{level}"] = stride
     return fields
@@ -212,7 +234,9 @@ class Toucher:
         """
         full = {f.name: 0 for f in EXECUTE[unit]} | fields
         step = Step(unit, Opcode.EXECUTE, fields)
-        nothing = SimpleNamespace(spec=self.spec, stream_write=0, stream_read=0, scale_write=0, scale_read=0)
+        nothing = SimpleNamespace(
+            spec=self.spec, stream_write=0, stream_read=0, scale_write=0, scale_read=0
+        )
         for case in environment.cases():
             operation = evaluate_operation(unit, full, *case)
             if check is not None:
@@ -271,7 +295,9 @@ class OperandMaker:
             longest = rng.choice([2, 8, spec.input_words // 2])
             fields = {"destination": int(Destination.INPUT), "random": int(rng.random() < 0.2)}
             fields |= count_fields(rng, "length", 1, longest, environment)
-            fields |= address_fields(rng, spec, (0, 0, 0, rng.randrange(MEMORY_REGIONS)), environment)
+            fields |= address_fields(
+                rng, spec, (0, 0, 0, rng.randrange(MEMORY_REGIONS)), environment
+            )
             fields |= buffer_fields(rng, "buffer", spec.input_words)
             if token:
                 # Bursts must not depend on the token: it moves the address by whole bursts.
@@ -304,12 +330,16 @@ class OperandMaker:
                 "pattern": int(pattern),
                 "rows": rng.choice([1, 1, 2, 3, 6]),
                 "pitch": rng.choice([0, 1, 2, spec.burst_beats, rng.randrange(50), (1 << 24) - 3]),
-                "steps": rng.choice([1, 2, 3, spec.burst_beats]) if pattern == Pattern.COLUMN else 1,
+                "steps": rng.choice([1, 2, 3, spec.burst_beats])
+                if pattern == Pattern.COLUMN
+                else 1,
                 "source_pitch": rng.choice([0, 1, 2, rng.randrange(16), 0xFFFF]),
             }
             fields |= address_fields(rng, spec, (2, 3), environment)
             fields |= buffer_fields(rng, "source", spec.store_rows * spec.matrix_rows // 4)
-            return self.toucher.step(Unit.ST, fields, environment, lambda o: store.check_operation(spec, o))
+            return self.toucher.step(
+                Unit.ST, fields, environment, lambda o: store.check_operation(spec, o)
+            )
 
         return self._attempt(make)
 
@@ -347,15 +377,29 @@ class OperandMaker:
             for name in ("a", "b", "c"):
                 depth = depths_of.get(Source(fields[f"{name}_source"]), 16)
                 fields |= buffer_fields(rng, name, depth)
-                fields[f"{name}_pitch"] = rng.choice([0, 1, beats, beats, rng.randrange(12), 0xFFFF])
+                fields[f"{name}_pitch"] = rng.choice([
+                    0,
+                    1,
+                    beats,
+                    beats,
+                    rng.randrange(12),
+                    0xFFFF,
+                ])
             for name in ("b", "c"):
                 if fields[f"{name}_source"] == Source.CONSTANT:
                     fields[f"{name}_constant"] = self._constant()
             fields |= buffer_fields(rng, "d", self._target_depth(fields["target"]))
             fields["d_pitch"] = rng.choice([1, beats, beats, rng.randrange(12)])
             fields["reduce_entry"] = rng.randrange(2 * spec.scalars)
-            if fields["target"] == Target.VECTOR and fields["a_source"] == Source.VECTOR and rng.random() < 0.6:
-                fields |= {f"d_{part}": fields[f"a_{part}"] for part in ("base", "level0", "stride0", "pitch")}
+            if (
+                fields["target"] == Target.VECTOR
+                and fields["a_source"] == Source.VECTOR
+                and rng.random() < 0.6
+            ):
+                fields |= {
+                    f"d_{part}": fields[f"a_{part}"]
+                    for part in ("base", "level0", "stride0", "pitch")
+                }
             return self.toucher.step(Unit.SFU, fields, environment, check)
 
         return self._attempt(make)

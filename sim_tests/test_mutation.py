@@ -9,8 +9,8 @@ from sim_tests.fuzz import fuzz_machine
 from sim_tests.mutation import (
     PROCESSOR,
     Killer,
-    MutatedNetlist,
     Mutant,
+    MutatedNetlist,
     choose,
     modules_below,
     mutate,
