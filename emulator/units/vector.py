@@ -3,6 +3,7 @@
 Whole instructions are computed as arrays of rows x length; `docs/isa.md` has the meaning.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from emulator.numerics.floating import (
 from emulator.numerics.functions import apply
 from emulator.state import MachineState
 from emulator.units.vector_check import beats_of, check_fields, check_order
+from emulator.units.vector_scalar import execute_scalar, is_scalar
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target
 
@@ -68,6 +70,8 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     check_fields(operation)
     if state.checked:
         check_order(state.spec, operation)
+    if is_scalar(operation):
+        return execute_scalar(state, operation)
     reduce, target = operation["reduce"], operation["target"]
     length = operation["length"]
     if reduce == Reduce.NONE and target in _ELEMENT_TARGETS:
@@ -109,7 +113,7 @@ def _operand(
     """Canonical operand, of a shape that broadcasts to rows x length."""
     source = operation[f"{name}_source"]
     if source == Source.CONSTANT:
-        return canonical(np.array(operation[f"{name}_constant"], np.uint32).view(np.float32))
+        return _constant(operation[f"{name}_constant"])
     rows, start, pitch = operation["rows"], operation[name], operation[f"{name}_pitch"]
     if source == Source.SCALAR:
         if rows == 1:
@@ -132,6 +136,13 @@ def _operand(
         values = buffer[indices].reshape(rows, beats * lanes)[:, :length]
     # What the units wrote is canonical; only what came from memory may not be.
     return canonical(values) if source == Source.INPUT else values
+
+
+@functools.cache
+def _constant(bits: int) -> FloatArray:
+    value = canonical(np.array(bits, np.uint32).view(np.float32))
+    value.setflags(write=False)
+    return value
 
 
 def _window(

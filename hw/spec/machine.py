@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,22 +111,22 @@ class MachineSpec:
     watchdog_cycles: int
     memory: MemorySpec
 
-    @property
+    @cached_property
     def word_bytes(self) -> int:
         """Bytes of one beat of all channels."""
         return self.channels * self.bus_bytes
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """FP32 elements that the vector unit processes a cycle; one word of FP32."""
         return self.word_bytes // 4
 
-    @property
+    @cached_property
     def granule(self) -> int:
         """Elements to which the vector unit rounds a length up: max(lanes, 8)."""
         return max(self.lanes, 8)
 
-    @property
+    @cached_property
     def matrix_rows(self) -> int:
         """Outputs that the matrix engine computes side by side; one word of 16-bit scales."""
         return self.word_bytes // 2
