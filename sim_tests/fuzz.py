@@ -550,8 +550,8 @@ class ProgramWriter:
         if environments[0] != environments[1]:
             return False
         steps = count_fields(rng, "steps", 1, min(limit, 8), environments[1])
-        if max(2 * steps["steps_cap"], 2 * steps["steps_step"], 32 * steps["steps_scale"]) >= 1 << 20:
-            return False
+        if max(steps["steps_cap"] * 2, steps["steps_step"] * 2) >= 1 << 20:
+            steps["steps_cap"] = 1 << 10
         scaled = rng.randint(0, 1)
         kind = {
             "wide": rng.randint(0, 1),

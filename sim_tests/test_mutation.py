@@ -1,6 +1,7 @@
 """Mutants of the processor's netlist are killed by short random programs, or proved to be no change at all."""
 
 import functools
+import re
 
 import pytest
 
@@ -35,6 +36,18 @@ def setup() -> tuple[MutatedNetlist, Killer]:
     return netlist, Killer(spec, netlist, PROGRAMS, seed=900_000)
 
 
+def beyond_any_load(mutant: Mutant, spec: MachineSpec) -> bool:
+    """Whether a bit of LD's word count is held at zero that is zero in every legal program.
+
+    A load is no longer than its destination is deep, so the index of a word stays below that; the instruction's
+    length field is wider because it is the same for every machine.
+    """
+    held = re.search(r"-mode const0 .*-wire index -wirebit (\d+)\b", mutant.change)
+    if mutant.module != "lpu_writer" or held is None:
+        return False
+    return 1 << int(held[1]) >= max(spec.stream_words, spec.scale_words, spec.input_words)
+
+
 def survivors(mutants: list[Mutant]) -> list[str]:
     """Mutants that no trial shows and no proof explains, a line each."""
     netlist, killer = setup()
@@ -42,6 +55,8 @@ def survivors(mutants: list[Mutant]) -> list[str]:
     for mutant in mutants:
         by = killer.killed_by(mutant)
         how = by or ("proved equivalent" if prove_equivalent(netlist, mutant) else None)
+        if how is None and beyond_any_load(mutant, fuzz_machine("tiny")):
+            how = "a bit that no load reaches"
         print(f"{mutant.number} {mutant.module}: {how}")
         if how is None:
             lines.append(f"mutant {mutant.number} of {mutant.module} survives: {mutant.change}")
@@ -63,6 +78,8 @@ def test_all_mutants() -> None:
 def test_every_module_has_mutants() -> None:
     netlist, _ = setup()
     modules = modules_below(split_modules(simulation_netlist(fuzz_machine("tiny"))), PROCESSOR)
-    assert {mutant.module for mutant in netlist.mutants} == set(modules)
-    assert len(netlist.mutants) == EACH * len(modules)
+    # Memories are one hand-written module, a black box to the mutation.
+    mutated = set(modules) - {"lpu_ram"}
+    assert {mutant.module for mutant in netlist.mutants} == mutated
+    assert len(netlist.mutants) == EACH * len(mutated)
     assert not any("memory_model" in name or "scheduler" in name for name in modules)

@@ -72,7 +72,7 @@ def test_json(engine: str, file: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_waves(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wave = tmp_path / "run.fst"
+    wave = tmp_path / "run.vcd"
     arguments = ["sim", str(file), "--prompt-ids", "1,2", "--engine", "native", "--wave", str(wave)]
     assert lpu.main(arguments) == 0
     assert wave.stat().st_size > 1000
