@@ -57,6 +57,8 @@ class Function(enum.Enum):
     RECIPROCAL = 2
     #: One over the square root of the operand.
     RECIPROCAL_SQUARE_ROOT = 3
+    #: The operand if it is above zero, otherwise +0.
+    RELU = 4
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ meaning; `emulator` executes it.
 import enum
 from dataclasses import dataclass
 
-ENCODING_VERSION = 2
+ENCODING_VERSION = 3
 LOOP_DEPTH = 4
 """Loops that a sequencer can nest; level 0 is the outermost."""
 SEMAPHORE_BITS = 8
@@ -41,7 +41,7 @@ class Opcode(enum.IntEnum):
     BRANCH = 4
     """If `condition`, jump to `target`, closing `close` loops."""
     INCREMENT = 5
-    """Add one to this sequencer's POSITION."""
+    """Add a count to this sequencer's POSITION."""
     HALT = 6
     """Stop this sequencer."""
     EXECUTE = 8
@@ -55,6 +55,8 @@ class Register(enum.IntEnum):
     PROMPT_LENGTH = 2
     STEPS = 3
     TOKEN = 4
+    PREFILL_LENGTH = 5
+    """PROMPT_LENGTH - 1: tokens whose successor is known."""
 
 
 class Condition(enum.IntEnum):
@@ -192,7 +194,7 @@ CONTROL: dict[Opcode, list[Field]] = {
         Field("condition", 2, "see Condition"),
         Field("close", 3, "innermost loops to close when taken"),
     ],
-    Opcode.INCREMENT: [],
+    Opcode.INCREMENT: [*count_fields("count", "added to POSITION")],
     Opcode.HALT: [],
 }
 
@@ -223,7 +225,9 @@ EXECUTE: dict[Unit, list[Field]] = {
         Field("source_pitch", 16, "units of 4 bytes from row to row"),
     ],
     Unit.MPE: [
-        Field("wide", 1, "1: weights of 8 bits, 0: of 4 bits"),
+        Field("format", 3, "see hw.spec.weight_format.WeightFormat"),
+        Field("kept", 2, "weights kept of 16: 0: all (dense), 1: 8, 2: 4, 3: 2"),
+        Field("bitmap", 1, "metadata of sparse steps are bitmaps, not indices"),
         Field("scaled", 1, "multiply each group's sum by its scale"),
         Field("first", 1, "clear the accumulators"),
         Field("last", 1, "write results"),
@@ -235,16 +239,23 @@ EXECUTE: dict[Unit, list[Field]] = {
         Field("group_steps", 12, "steps of a scale group"),
         *count_fields("blocks", "blocks of matrix_rows outputs"),
         *count_fields("steps", "steps along K"),
+        *count_fields("vectors", "activation vectors"),
         *buffer_fields("activation", "activation buffer, in units of 4 elements", 2),
+        Field("activation_pitch", 16, "units of 4 elements from vector to vector"),
         *buffer_fields("result", "row of the result buffer", 2),
+        Field("result_pitch", 16, "rows from vector to vector"),
         *buffer_fields("scale", "entry of the matrix scale file"),
+        Field("scale_pitch", 16, "entries from vector to vector"),
     ],
     Unit.SFU: [
-        Field("function", 2, "see hw.spec.functions.Function"),
+        Field("function", 3, "see hw.spec.functions.Function"),
         Field("reduce", 3, "see Reduce"),
         Field("target", 3, "see Target"),
-        Field("rows", 8, "rows"),
+        *count_fields("rows", "rows"),
         *count_fields("length", "elements a row"),
+        Field("causal", 1, "row r has r elements more than row 0"),
+        Field("exchange", 1, "write in all cores"),
+        Field("exchange_pitch", 16, "rows from core to core"),
         *_operand("a"),
         *_operand("b"),
         *_operand("c"),

@@ -24,6 +24,8 @@ TOKEN_CYCLES = 3
 
 MATRIX_INPUT_CYCLES = 3
 """Issue to the first products: ring address, ring read, operand registers."""
+MATRIX_DECODE_CYCLES = 1
+"""Weights and metadata of a step, wherever they lie in two words, to the operands of the multipliers."""
 MATRIX_SUM_CYCLES = 5
 """From the first products to their accumulation: adder tree, group sum, scale, place, accumulate."""
 VECTOR_READ_CYCLES = 2
@@ -37,7 +39,13 @@ VECTOR_REDUCE_CYCLES = 3
 def matrix_latency(spec: MachineSpec) -> int:
     """Cycles of an MPE instruction beyond its blocks and the last drain."""
     return (
-        MATRIX_INPUT_CYCLES + MATRIX_SUM_CYCLES + FROM_INTEGER_LATENCY + FLOAT_MULTIPLY_LATENCY + 1
+        MATRIX_INPUT_CYCLES
+        + MATRIX_DECODE_CYCLES
+        + MATRIX_SUM_CYCLES
+        + (spec.rows_per_scaler - 1)
+        + FROM_INTEGER_LATENCY
+        + FLOAT_MULTIPLY_LATENCY
+        + 1
     )
 
 
@@ -54,9 +62,14 @@ def vector_latency(spec: MachineSpec) -> int:
     return VECTOR_READ_CYCLES + arithmetic + reduction
 
 
-def matrix_cycles(spec: MachineSpec, blocks: int, steps: int) -> int:
-    """Cycles from issue to end of an MPE instruction."""
-    return matrix_latency(spec) + blocks * max(steps, spec.drain_cycles) + spec.drain_cycles
+def matrix_cycles(
+    spec: MachineSpec, blocks: int, steps: int, step_cycles: int = 1, vectors: int = 1
+) -> int:
+    """Cycles from issue to end of an MPE instruction; `step_cycles` is `StepFormat.cycles`."""
+    columns = min(spec.matrix_columns, vectors)
+    passes = blocks * -(-vectors // spec.matrix_columns)
+    drain = columns * spec.drain_cycles
+    return matrix_latency(spec) + passes * max(steps * step_cycles, drain) + drain
 
 
 def vector_beats(spec: MachineSpec, length: int) -> int:
@@ -64,6 +77,14 @@ def vector_beats(spec: MachineSpec, length: int) -> int:
     return -(-length // spec.granule) * (spec.granule // spec.lanes)
 
 
-def vector_cycles(spec: MachineSpec, rows: int, length: int) -> int:
-    """Cycles from issue to end of an SFU instruction."""
-    return vector_latency(spec) + rows * vector_beats(spec, length)
+def vector_cycles(spec: MachineSpec, rows: int, length: int, exchange: bool = False) -> int:
+    """Cycles from issue to end of an SFU instruction; `length` is that of the last row."""
+    cycles = rows * vector_beats(spec, length)
+    if exchange:
+        return vector_latency(spec) + spec.exchange_latency + cycles * spec.cores
+    return vector_latency(spec) + cycles
+
+
+def token_cycles(spec: MachineSpec) -> int:
+    """Cycles from issue to end of SYS's instruction."""
+    return TOKEN_CYCLES + (spec.exchange_latency if spec.cores > 1 else 0)

@@ -7,7 +7,8 @@ here; nothing is derived anywhere else.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ import yaml
 
 from hw.spec.errors import InputError
 from hw.spec.instructions import ENCODING_VERSION
+from hw.spec.weight_format import StepFormat, WeightFormat, step_formats
 
 TARGETS = Path(__file__).resolve().parent.parent / "targets"
 
@@ -87,6 +89,23 @@ class MachineSpec:
         Entries of the token buffer: longest prompt plus generated tokens.
     watchdog_cycles : int
         Cycles without a retirement after which the processor stops with a deadlock status.
+    vector_lanes : int
+        FP32 elements that the vector unit processes a cycle; 0 (the default) stands for a whole word of them.
+    matrix_columns : int
+        Activation vectors that the matrix engine multiplies at a time, 1 or 2.
+    weight_formats : tuple of str
+        Formats of `hw.spec.weight_format.WeightFormat` that the matrix engine is built with; INT8 (keys and values)
+        always is.
+    sparse : int
+        1: the matrix engine has sparse multiplexers, for N of 16.
+    matrix_element : str
+        What multiplies: `multiplier` (inferred, by nibbles), `dsp` (DSP48E2) or `shift_add`.
+    rows_per_scaler : int
+        Rows of the matrix engine that share a scale multiplier and a 64-bit adder; one row a cycle.
+    cores : int
+        Equal cores, each with memory channels of its own.
+    exchange_latency : int
+        Registers between cores, in cycles.
     """
 
     name: str
@@ -110,6 +129,14 @@ class MachineSpec:
     tokens: int
     watchdog_cycles: int
     memory: MemorySpec
+    vector_lanes: int = 0
+    matrix_columns: int = 1
+    weight_formats: tuple[str, ...] = ("INT8", "INT4")
+    sparse: int = 0
+    matrix_element: str = "multiplier"
+    rows_per_scaler: int = 1
+    cores: int = 1
+    exchange_latency: int = 4
 
     @cached_property
     def word_bytes(self) -> int:
@@ -118,8 +145,23 @@ class MachineSpec:
 
     @cached_property
     def lanes(self) -> int:
-        """FP32 elements that the vector unit processes a cycle; one word of FP32."""
-        return self.word_bytes // 4
+        """FP32 elements that the vector unit processes a cycle; one row of its buffers."""
+        return self.vector_lanes or self.word_bytes // 4
+
+    @property
+    def word_rows(self) -> int:
+        """Rows of `lanes` FP32 in a word."""
+        return self.word_bytes // (4 * self.lanes)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of the result buffer that a block of `matrix_rows` outputs takes."""
+        return self.matrix_rows // self.lanes
+
+    @cached_property
+    def step_formats(self) -> tuple[StepFormat, ...]:
+        """What steps of the matrix engine may be made of."""
+        return tuple(step_formats(self.weight_formats, bool(self.sparse)))
 
     @cached_property
     def granule(self) -> int:
@@ -147,8 +189,8 @@ class MachineSpec:
 
     @property
     def activation_row_bytes(self) -> int:
-        """Bytes of a row of the activation buffer memory: max(lanes, 8)."""
-        return self.granule
+        """Bytes of a row of the activation buffer memory: all that a step may need."""
+        return max(self.granule, *(step.alignment for step in self.step_formats))
 
     @property
     def drain_cycles(self) -> int:
@@ -191,6 +233,8 @@ _POWERS = {
     "write_outstanding": (1, 256),
     "instructions": (2, 4096),
     "tokens": (2, 8192),
+    "matrix_columns": (1, 2),
+    "rows_per_scaler": (1, 256),
     "memory.words": (2, 1 << 28),
     "memory.banks": (1, 256),
     "memory.row_words": (1, 1 << 28),
@@ -200,6 +244,9 @@ _POWERS = {
 _WHOLE = {
     "clock_hz": (1, 10**11),
     "watchdog_cycles": (1000, (1 << 31) - 1),
+    "sparse": (0, 1),
+    "cores": (1, 8),
+    "exchange_latency": (1, 64),
     "memory.read_latency": (2, (1 << 16) - 1),
     "memory.write_latency": (1, (1 << 16) - 1),
     "memory.activate": (0, (1 << 16) - 1),
@@ -210,6 +257,8 @@ _WHOLE = {
     "memory.beat_denominator": (1, (1 << 16) - 1),
 }
 """The other numbers: what the register map, the memory model and the field widths of instructions allow."""
+
+MATRIX_ELEMENTS = ("multiplier", "dsp", "shift_add")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -229,8 +278,14 @@ def check_machine(spec: MachineSpec, where: str) -> MachineSpec:
         if not least <= value <= most or (field in _POWERS and not _is_power_of_two(value)):
             fail(field, f"{kind} from {least} to {most}", value)
     memory = spec.memory
-    if not 8 <= spec.word_bytes <= 128:
-        fail("channels * bus_bytes", "8 to 128 bytes", spec.word_bytes)
+    if not 8 <= spec.word_bytes <= 512:
+        fail("channels * bus_bytes", "8 to 512 bytes", spec.word_bytes)
+    most = spec.word_bytes // 4
+    if spec.vector_lanes and not (
+        2 <= spec.vector_lanes <= most and _is_power_of_two(spec.vector_lanes)
+    ):
+        fail("vector_lanes", f"a power of two from 2 to {most}", spec.vector_lanes)
+    _check_matrix(spec, fail)
     if spec.drain_lanes > spec.lanes:
         fail("drain_lanes", f"at most the {spec.lanes} lanes", spec.drain_lanes)
     if spec.burst_beats * spec.bus_bytes > 4096:
@@ -264,6 +319,22 @@ def check_machine(spec: MachineSpec, where: str) -> MachineSpec:
     return spec
 
 
+def _check_matrix(spec: MachineSpec, fail: Callable[[str, str, object], NoReturn]) -> None:
+    names = [weight.name for weight in WeightFormat]
+    if (
+        "INT8" not in spec.weight_formats
+        or not set(spec.weight_formats) <= set(names)
+        or len(set(spec.weight_formats)) < len(spec.weight_formats)
+    ):
+        expected = f"different names of {', '.join(names)}, INT8 among them"
+        fail("weight_formats", expected, " ".join(spec.weight_formats))
+    if spec.matrix_element not in MATRIX_ELEMENTS:
+        fail("matrix_element", f"one of {', '.join(MATRIX_ELEMENTS)}", spec.matrix_element)
+    if spec.rows_per_scaler > spec.drain_cycles:
+        expected = f"at most matrix_rows / drain_lanes ({spec.drain_cycles})"
+        fail("rows_per_scaler", expected, spec.rows_per_scaler)
+
+
 def machine_from_dict(content: object, where: str) -> MachineSpec:
     """Build and check a `MachineSpec` from the content of a target file.
 
@@ -293,9 +364,11 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
         wanted, expected = _KINDS.get(name, (int, "a whole number"))
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise InputError(f"{where}: {name}: expected {expected}, found {_shown(value)}")
-        values[name] = value
-    for name in known:
-        if name not in values and name not in ("beat_numerator", "beat_denominator"):
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise InputError(f"{where}: {name}: expected {expected}, found other items")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    for name, field in known.items():
+        if name not in values and field.default is MISSING:
             expected = _KINDS.get(name, (int, "a whole number"))[1]
             raise InputError(f"{where}: {name}: missing, expected {expected}")
     return values
@@ -304,6 +377,8 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
 _KINDS: dict[str, tuple[type, str]] = {
     "name": (str, "a name"),
     "memory": (dict, "a mapping of fields"),
+    "weight_formats": (list, "a list of names"),
+    "matrix_element": (str, "a name"),
 }
 
 
