@@ -212,7 +212,7 @@ def _decode(codes: npt.NDArray[np.uint8], weight: WeightFormat) -> npt.NDArray[n
     if weight is WeightFormat.FP4:
         return np.array([*FP4_VALUES, *(-value for value in FP4_VALUES)], np.int8)[codes]
     unused = 8 - weight.bits
-    return (codes << unused).view(np.int8) >> unused
+    return ((codes << unused).view(np.int8) >> unused).astype(np.int8)
 
 
 def _by_step(
@@ -231,7 +231,7 @@ def _bits(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
 def _from_bits(bits: npt.NDArray[np.uint8], each: int) -> npt.NDArray[np.uint8]:
     """Inverse of `_bits` over the last axis."""
     items = bits.reshape(*bits.shape[:-1], -1, each)
-    return (items << np.arange(each, dtype=np.uint8)).sum(axis=-1, dtype=np.uint8)
+    return np.sum(items << np.arange(each, dtype=np.uint8), axis=-1, dtype=np.uint8)
 
 
 def _words(bits: npt.NDArray[np.uint8], words: int, spec: MachineSpec) -> Words:
