@@ -231,7 +231,10 @@ def _bits(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
 def _from_bits(bits: npt.NDArray[np.uint8], each: int) -> npt.NDArray[np.uint8]:
     """Inverse of `_bits` over the last axis."""
     items = bits.reshape(*bits.shape[:-1], -1, each)
-    return np.sum(items << np.arange(each, dtype=np.uint8), axis=-1, dtype=np.uint8)
+    codes = np.zeros(items.shape[:-1], np.uint8)
+    for bit in range(each):
+        codes |= items[..., bit] << np.uint8(bit)
+    return codes
 
 
 def _words(bits: npt.NDArray[np.uint8], words: int, spec: MachineSpec) -> Words:
