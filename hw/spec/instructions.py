@@ -41,7 +41,7 @@ class Opcode(enum.IntEnum):
     BRANCH = 4
     """If `condition`, jump to `target`, closing `close` loops."""
     INCREMENT = 5
-    """Add a count to this sequencer's POSITION."""
+    """Add a count to this sequencer's POSITION, or subtract it."""
     HALT = 6
     """Stop this sequencer."""
     EXECUTE = 8
@@ -194,7 +194,10 @@ CONTROL: dict[Opcode, list[Field]] = {
         Field("condition", 2, "see Condition"),
         Field("close", 3, "innermost loops to close when taken"),
     ],
-    Opcode.INCREMENT: [*count_fields("count", "added to POSITION")],
+    Opcode.INCREMENT: [
+        Field("backward", 1, "subtract instead of adding"),
+        *count_fields("count", "added to POSITION"),
+    ],
     Opcode.HALT: [],
 }
 
