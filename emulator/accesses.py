@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emulator.state import MachineState
+from emulator.units.matrix_check import step_format
+from emulator.units.vector_check import beats_of, longest_row
 from hw.spec.instructions import Destination, Pattern, Reduce, Source, Target, Unit
-from hw.spec.latency import vector_beats
 from hw.spec.machine import MachineSpec
 
 
@@ -48,7 +49,7 @@ def depths(spec: MachineSpec) -> dict[str, int]:
         "memory": spec.memory.words,
         "stream": spec.stream_words,
         "scale_ring": spec.scale_words,
-        "input": spec.input_words,
+        "input": spec.input_words * spec.word_rows,
         "result": spec.result_rows,
         "activation": spec.activation_rows * spec.lanes,
         "matrix_scales": spec.matrix_scales,
@@ -80,7 +81,8 @@ def _load(operation: Mapping[str, int], state: MachineState) -> tuple[list[Range
     elif destination == Destination.SCALE:
         written = ("scale_ring", state.scale_write, length)
     else:
-        written = ("input", operation["buffer"], length)
+        rows = state.spec.word_rows
+        written = ("input", operation["buffer"] * rows, length * rows)
     return [("memory", operation["address"], length)], [written]
 
 
@@ -101,24 +103,25 @@ def _store(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range]
 
 
 def _matrix(operation: Mapping[str, int], state: MachineState) -> tuple[list[Range], list[Range]]:
-    spec = state.spec
-    blocks, steps = operation["blocks"], operation["steps"]
-    elements = steps * spec.step_elements(8 if operation["wide"] else 4)
-    reads: list[Range] = [
-        ("stream", state.stream_read, spec.step_words * blocks * steps),
-        ("activation", 4 * operation["activation"], elements),
-    ]
+    spec, step = state.spec, step_format(operation)
+    blocks, steps, vectors = operation["blocks"], operation["steps"], operation["vectors"]
+    # Sparse steps may meet any element of the blocks of 16 that they touch.
+    elements = -(-steps * step.span // step.alignment) * step.alignment
+    reads: list[Range] = [("stream", state.stream_read, blocks * step.block_words(steps))]
+    first, pitch = 4 * operation["activation"], 4 * operation["activation_pitch"]
+    reads += _rows("activation", first, pitch, vectors, elements)
     if operation["scaled"] and operation["group_steps"]:
         reads.append(("scale_ring", state.scale_read, blocks * steps // operation["group_steps"]))
     writes: list[Range] = []
     if operation["last"]:
-        reads.append(("matrix_scales", operation["scale"], 1))
-        writes.append(("result", operation["result"], blocks * spec.matrix_rows // spec.lanes))
+        reads += _rows("matrix_scales", operation["scale"], operation["scale_pitch"], vectors, 1)
+        rows = blocks * spec.block_rows
+        writes += _rows("result", operation["result"], operation["result_pitch"], vectors, rows)
     return reads, writes
 
 
 def _vector(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range], list[Range]]:
-    beats = vector_beats(spec, operation["length"])
+    beats = beats_of(spec, longest_row(operation))
     rows = operation["rows"]
     reads: list[Range] = []
     for name in ("a", "b", "c"):

@@ -9,7 +9,7 @@ from hw.spec.instructions import EXECUTE, LOOP_DEPTH, Opcode, Unit, decode
 
 COUNT_PARTS = ("cap", "register", "offset", "shift", "scale", "level", "step")
 BUFFER_PARTS = ("base", "level0", "stride0", "level1", "stride1")
-MAX_COUNTS = 2
+MAX_COUNTS = 3
 MAX_BUFFERS = 4
 
 # Columns of the table.

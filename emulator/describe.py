@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from emulator.decode import CONDITION, OPCODE, TARGET, UnitCode
+from emulator.errors import IllegalInstruction
+from emulator.units.matrix_check import step_format
 from hw.spec.instructions import Condition, Destination, Opcode, Pattern, Reduce, Target, Unit
+from hw.spec.weight_format import StepFormat
 
 LOOPS = ("token", "layer", "tile", "part")
 HEAD_LOOPS = ("token", "tile", "part", "part")
@@ -57,12 +60,22 @@ def _kind(unit: Unit, fields: dict[str, int]) -> str:
     if unit == Unit.ST:
         return _enum_name(Pattern, fields["pattern"])
     if unit == Unit.MPE:
-        return "8-bit" if fields["wide"] else "4-bit"
+        try:
+            return step_name(step_format(fields))
+        except IllegalInstruction:
+            return ""
     if unit == Unit.SFU:
         reduced = _enum_name(Reduce, fields["reduce"]) if fields["reduce"] else ""
         target = f"to {_enum_name(Target, fields['target'])}" if fields["target"] else ""
         return " ".join(filter(None, [reduced, target]))
     return "token"
+
+
+def step_name(step: StepFormat) -> str:
+    """Weight format and sparsity, for example "INT4" or "INT4 4 of 16"."""
+    if not step.kept:
+        return step.weight.name
+    return f"{step.weight.name} {step.kept} of 16{' bitmap' if step.bitmap else ''}"
 
 
 def _enum_name(

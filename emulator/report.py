@@ -7,6 +7,7 @@ import numpy as np
 from emulator import sequencer as seq
 from emulator.decode import OPCODE, decode_unit
 from emulator.timing import TimingResult
+from emulator.units.matrix_check import step_format
 from hw.spec.instructions import Opcode, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
@@ -113,7 +114,7 @@ def bounds(program: Program, result: TimingResult, prompt_length: int, tokens: i
     return Bounds(
         result.cycles,
         bandwidth_cycles(spec, result.bytes_read + result.bytes_written),
-        multiplications(program, prompt_length, tokens) / spec.multipliers,
+        multiplications(program, prompt_length, tokens) / (spec.multipliers * spec.matrix_columns),
     )
 
 
@@ -128,18 +129,17 @@ def multiplications(program: Program, prompt_length: int, tokens: int) -> int:
     spec, code = program.machine, decode_unit(Unit.MPE, program.instructions[Unit.MPE])
     steps, state = prompt_length + tokens - 1, seq.new_state()
     entries = np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64)
-    # Elements a step, 0 for an instruction that is no EXECUTE.
-    elements = np.array([
-        spec.step_elements(8 if fields.get("wide") else 4) if row[OPCODE] == Opcode.EXECUTE else 0
+    # Weights of a row in a step, 0 for an instruction that is no EXECUTE.
+    weights = np.array([
+        step_format(fields).weight.step_weights if row[OPCODE] == Opcode.EXECUTE else 0
         for row, fields in zip(code.table, code.fields, strict=True)
     ])
     total, status = 0, seq.RUNNING
     while status == seq.RUNNING:
         count, status = seq.expand(code.table, state, prompt_length, steps, steps, entries)
         done = entries[:count]
-        total += int(
-            (done[:, seq.COUNTS] * done[:, seq.COUNTS + 1] * elements[done[:, seq.PC]]).sum()
-        )
+        blocks, steps_each, vectors = done[:, seq.COUNTS : seq.COUNTS + 3].T
+        total += int((blocks * steps_each * vectors * weights[done[:, seq.PC]]).sum())
     return total * spec.matrix_rows
 
 

@@ -68,7 +68,8 @@ def _phase(
 
 def _bounded(name: str, spec: MachineSpec, macs: int, moved: int, cycles: int) -> Phase:
     ports = bandwidth_cycles(spec, moved // spec.channels)
-    return Phase(name, macs, moved, cycles, math.ceil(ports), math.ceil(macs / spec.multipliers))
+    most = spec.multipliers * spec.matrix_columns
+    return Phase(name, macs, moved, cycles, math.ceil(ports), math.ceil(macs / most))
 
 
 def plot_roofline(spec: MachineSpec, points: list[Phase], path: Path) -> None:
@@ -80,17 +81,18 @@ def plot_roofline(spec: MachineSpec, points: list[Phase], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     intensities = [point.macs / point.bytes for point in points]
-    ridge = spec.multipliers / bandwidth
+    multipliers = spec.multipliers * spec.matrix_columns
+    ridge = multipliers / bandwidth
     x = np.geomspace(min([*intensities, ridge]) / 4, max([*intensities, ridge]) * 4, 200)
     axes.plot(
         x,
-        np.minimum(x * bandwidth, spec.multipliers),
+        np.minimum(x * bandwidth, multipliers),
         color="black",
         label="roof: ports and multipliers",
     )
     for point, intensity in zip(points, intensities, strict=True):
         reached = point.macs / point.cycles
-        share = reached / min(intensity * bandwidth, spec.multipliers)
+        share = reached / min(intensity * bandwidth, multipliers)
         axes.plot(
             intensity, reached, "o", label=f"{point.name}: {share:.0%} of the roof (emulated)"
         )
@@ -99,7 +101,7 @@ def plot_roofline(spec: MachineSpec, points: list[Phase], path: Path) -> None:
         yscale="log",
         xlabel="multiplications a byte moved",
         ylabel="multiplications a cycle",
-        title=f"{spec.name}: {spec.multipliers} multipliers, {bandwidth:g} bytes a cycle",
+        title=f"{spec.name}: {multipliers} multipliers, {bandwidth:g} bytes a cycle",
     )
     axes.grid(which="both", alpha=0.25)
     axes.legend()

@@ -13,6 +13,7 @@ from emulator.decode import CLOSE, CONDITION, OPCODE, TARGET
 from hw.spec.instructions import (
     ADDRESS_BITS,
     BUFFER_BITS,
+    COUNT_BITS,
     LOOP_DEPTH,
     Condition,
     Opcode,
@@ -51,8 +52,9 @@ _LOOP, _END_LOOP, _BRANCH = int(Opcode.LOOP), int(Opcode.END_LOOP), int(Opcode.B
 _INCREMENT, _HALT = int(Opcode.INCREMENT), int(Opcode.HALT)
 _PREFILL, _END = int(Condition.PREFILL), int(Condition.END)
 _REG_POSITION, _REG_PROMPT = int(Register.POSITION), int(Register.PROMPT_LENGTH)
-_REG_STEPS = int(Register.STEPS)
+_REG_STEPS, _REG_PREFILL = int(Register.STEPS), int(Register.PREFILL_LENGTH)
 _ADDRESS_MASK, _BUFFER_MASK = (1 << ADDRESS_BITS) - 1, (1 << BUFFER_BITS) - 1
+_COUNT_MASK = (1 << COUNT_BITS) - 1
 _COUNT_PARTS, _BUFFER_PARTS = len(decode.COUNT_PARTS), len(decode.BUFFER_PARTS)
 
 
@@ -75,6 +77,8 @@ def _register(number: int, position: int, prompt_length: int, steps: int) -> int
         return prompt_length
     if number == _REG_STEPS:
         return steps
+    if number == _REG_PREFILL:
+        return prompt_length - 1
     return 0
 
 
@@ -135,7 +139,8 @@ def _control(row: Vector, state: Vector, prompt_length: int, steps: int, end_pos
     opcode, depth = row[OPCODE], state[DEPTH]
     following = state[STATE_PC] + 1
     if opcode == _INCREMENT:
-        state[STATE_POSITION] += 1
+        added = _count(row, decode.COUNT, state, prompt_length, steps)
+        state[STATE_POSITION] = (state[STATE_POSITION] + added) & _COUNT_MASK
     elif opcode == _LOOP:
         if depth == LOOP_DEPTH:
             return -1

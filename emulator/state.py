@@ -17,11 +17,14 @@ class MachineState:
     stream_write, stream_read, scale_write, scale_read : int
         Ring pointers, in words, not wrapped (they only grow; index modulo the depth).
     input, vector, result : float32 [rows, lanes]
+        A word of the input buffer is `word_rows` rows.
     scalars, matrix_scales : float32 [entries]
     activation : int8 [activation_rows * lanes]
     store : uint8 [store_rows * matrix_rows]
     tokens : int64 [tokens]
-    accumulators : int64 [matrix_rows]
+    accumulators : int64 [matrix_columns, matrix_rows]
+    accumulated_columns : int
+        Columns that the latest pass of the matrix engine used.
     best_value, best_index : float, int
         ARGMAX so far; `best_index` is what SYS takes as the next token.
     prompt_length, steps, stop_tokens : int, int, tuple of int
@@ -41,7 +44,7 @@ class MachineState:
         self.stream = np.zeros((spec.stream_words, word), np.uint8)
         self.scale_ring = np.zeros((spec.scale_words, word), np.uint8)
         self.stream_write = self.stream_read = self.scale_write = self.scale_read = 0
-        self.input = np.zeros((spec.input_words, lanes), np.float32)
+        self.input = np.zeros((spec.input_words * spec.word_rows, lanes), np.float32)
         self.vector = np.zeros((spec.vector_rows, lanes), np.float32)
         self.result = np.zeros((spec.result_rows, lanes), np.float32)
         self.scalars = np.zeros(spec.scalars, np.float32)
@@ -49,7 +52,8 @@ class MachineState:
         self.activation = np.zeros(spec.activation_rows * lanes, np.int8)
         self.store = np.zeros(spec.store_rows * spec.matrix_rows, np.uint8)
         self.tokens = np.zeros(spec.tokens, np.int64)
-        self.accumulators = np.zeros(spec.matrix_rows, np.int64)
+        self.accumulators = np.zeros((spec.matrix_columns, spec.matrix_rows), np.int64)
+        self.accumulated_columns = spec.matrix_columns
         self.best_value: float | None = None
         self.best_index = 0
         self.prompt_length = 0

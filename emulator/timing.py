@@ -213,11 +213,15 @@ def _constants(spec: MachineSpec) -> list[int]:
         spec.burst_beats,
         spec.read_outstanding,
         spec.write_outstanding,
+        spec.matrix_columns,
+        spec.exchange_latency,
+        spec.cores,
+        latency.token_cycles(spec),
     ]
 
 
 def _with_fixed_values(code: UnitCode) -> Table:
-    """The unit's table with the engine's own columns: rows, pitch, words a row, random."""
+    """The unit's table with the engine's own columns: fields that no register changes."""
     table = np.zeros((len(code.fields), layout.CODE_COLUMNS), np.int64)
     table[:, : code.table.shape[1]] = code.table
     for row, fields in zip(table, code.fields, strict=True):
@@ -230,4 +234,8 @@ def _with_fixed_values(code: UnitCode) -> Table:
         row[layout.PITCH] = fields.get("pitch", 0)
         row[layout.ROW_WORDS] = words
         row[layout.RANDOM] = fields.get("random", 0)
+        # A step with metadata takes two cycles.
+        row[layout.STEP_CYCLES] = 2 if fields.get("kept") else 1
+        row[layout.CAUSAL] = fields.get("causal", 0)
+        row[layout.EXCHANGE] = fields.get("exchange", 0)
     return table

@@ -14,12 +14,16 @@ from emulator.timing_layout import (
     AT,
     BAD_PROGRAM,
     BUSY,
+    CAUSAL,
+    CORES,
     COUNT,
     DEADLOCK,
     DONE,
     DRAIN,
     END,
     END_POSITION,
+    EXCHANGE,
+    EXCHANGE_LATENCY,
     FAULTY_UNIT,
     FETCH,
     FIRST,
@@ -32,6 +36,7 @@ from emulator.timing_layout import (
     ISSUE,
     LAST_END,
     LD,
+    MATRIX_COLUMNS,
     MATRIX_LATENCY,
     MPE,
     OVERFLOW,
@@ -44,16 +49,17 @@ from emulator.timing_layout import (
     RECORD_TAKEN,
     RECORD_WAIT_FROM,
     RETIRED,
-    ROWS,
     SFU,
     ST,
     STALLED,
     STATUS,
+    STEP_CYCLES,
     STEPS,
     TAIL,
     TAKEN,
     TAKES,
     TIMES,
+    TOKEN_CYCLES,
     TOKENS,
     UNITS,
     VECTOR_LATENCY,
@@ -67,7 +73,7 @@ from hw.spec import latency
 from hw.spec.instructions import LOOP_DEPTH
 
 _FETCH, _EVALUATE = latency.FETCH_CYCLES, latency.EVALUATE_CYCLES
-_CONTROL, _TOKEN = latency.CONTROL_CYCLES, latency.TOKEN_CYCLES
+_CONTROL = latency.CONTROL_CYCLES
 _NOT_YET, _OVERFLOWN = -1, -2
 
 
@@ -210,7 +216,7 @@ def _advance(
                 return ILLEGAL, woken
             break
         else:
-            cycles = _duration(unit, entries[number], code[at, ROWS], parameters)
+            cycles = _duration(unit, entries[number], code[at], parameters)
             if cycles < 0:
                 return ILLEGAL, woken
             line[END] = issue + cycles
@@ -246,21 +252,33 @@ def _take_tokens(tokens: Table, unit: int, wait: int, wait_from: int) -> int:
 
 
 @compiled
-def _duration(unit: int, entry: Table, rows: int, parameters: Table) -> int:
+def _duration(unit: int, entry: Table, instruction: Table, parameters: Table) -> int:
     """Cycles from issue to end of MPE, SFU or SYS; -1 if a count is zero."""
     if unit == MPE:
-        drain = parameters[DRAIN]
-        blocks, steps = entry[seq.COUNTS], entry[seq.COUNTS + 1]
-        if blocks == 0 or steps == 0:
+        blocks, steps, vectors = (
+            entry[seq.COUNTS],
+            entry[seq.COUNTS + 1],
+            entry[seq.COUNTS + 2],
+        )
+        if blocks == 0 or steps == 0 or vectors == 0:
             return -1
-        return parameters[MATRIX_LATENCY] + blocks * max(steps, drain) + drain
+        columns = parameters[MATRIX_COLUMNS]
+        passes = blocks * ((vectors + columns - 1) // columns)
+        drain = min(columns, vectors) * parameters[DRAIN]
+        each = max(steps * instruction[STEP_CYCLES], drain)
+        return parameters[MATRIX_LATENCY] + passes * each + drain
     if unit == SFU:
-        length = entry[seq.COUNTS]
+        rows, length = entry[seq.COUNTS], entry[seq.COUNTS + 1]
         if length == 0 or rows == 0:
             return -1
+        if instruction[CAUSAL]:
+            length += rows - 1
         granules = (length + parameters[GRANULE] - 1) // parameters[GRANULE]
-        return parameters[VECTOR_LATENCY] + rows * granules * parameters[GRANULE_BEATS]
-    return _TOKEN
+        beats = rows * granules * parameters[GRANULE_BEATS]
+        if instruction[EXCHANGE]:
+            beats = beats * parameters[CORES] + parameters[EXCHANGE_LATENCY]
+        return parameters[VECTOR_LATENCY] + beats
+    return parameters[TOKEN_CYCLES]
 
 
 @compiled

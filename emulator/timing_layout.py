@@ -18,12 +18,13 @@ COMPLETIONS = 256
 
 # Parameters of a run: constants of the machine, the host's values, and where each unit's instructions begin.
 MATRIX_LATENCY, DRAIN, VECTOR_LATENCY, GRANULE, GRANULE_BEATS, BURST, READS, WRITES = range(8)
-PROMPT_LENGTH, STEPS, END_POSITION, FIRST = range(8, 12)
+MATRIX_COLUMNS, EXCHANGE_LATENCY, CORES, TOKEN_CYCLES = range(8, 12)
+PROMPT_LENGTH, STEPS, END_POSITION, FIRST = range(12, 16)
 PARAMETERS = FIRST + UNITS + 1
 
 # Columns that an instruction has here beyond those of `decode`: fields that no register changes.
-ROWS, PITCH, ROW_WORDS, RANDOM = range(COLUMNS, COLUMNS + 4)
-CODE_COLUMNS = COLUMNS + 4
+ROWS, PITCH, ROW_WORDS, RANDOM, STEP_CYCLES, CAUSAL, EXCHANGE = range(COLUMNS, COLUMNS + 7)
+CODE_COLUMNS = COLUMNS + 7
 
 # Columns of a unit: its expanded entries, its instructions so far, and the transfer under way in LD or ST.
 AT, COUNT, STATUS, FETCH, READY, LAST_END, BUSY, WAITED, HALTED_AT, WAIT_FROM = range(10)

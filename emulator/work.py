@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.decode import decode_unit
+from emulator.describe import step_name
 from emulator.timing import (
     RECORD_END,
     RECORD_ISSUE,
@@ -14,6 +15,7 @@ from emulator.timing import (
     RECORD_WAIT_FROM,
     TimingResult,
 )
+from emulator.units.matrix_check import step_format
 from hw.spec import latency
 from hw.spec.functions import Function
 from hw.spec.instructions import Destination, Opcode, Pattern, Reduce, Register, Target, Unit
@@ -205,9 +207,9 @@ def _matrix_kind(fields: dict[str, int], program: Program) -> str:
         return "probabilities x values"
     if fields["blocks_register"] == Register.POSITION:
         return "queries x keys"
-    bits = 8 if fields["wide"] else 4
+    step = step_format(fields)
     head = fields["result_base"] == program.information.get("logits", -1)
-    return f"{'output head' if head else 'weights'}, {bits} bits"
+    return f"{'output head' if head else 'weights'}, {step_name(step)}"
 
 
 def _vector_kind(fields: dict[str, int], program: Program) -> str:

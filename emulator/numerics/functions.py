@@ -17,7 +17,7 @@ from hw.spec.functions import (
     Function,
 )
 
-__all__ = ["apply", "exponential2", "reciprocal", "reciprocal_square_root"]
+__all__ = ["apply", "exponential2", "reciprocal", "reciprocal_square_root", "relu"]
 
 _FRACTION_BITS = FP32.fraction_bits
 _FRACTION_MASK = (1 << _FRACTION_BITS) - 1
@@ -136,6 +136,18 @@ def reciprocal_square_root(x: npt.ArrayLike) -> FloatArray:
     return _to_float(np.where(bits < FP32.smallest, FP32.largest, result))
 
 
+def relu(x: npt.ArrayLike) -> FloatArray:
+    """The operand where it is above zero, otherwise +0.
+
+    Parameters
+    ----------
+    x : array_like of float32
+        Canonical operand.
+    """
+    x = np.asarray(x, np.float32)
+    return np.where(x > 0, x, np.float32(0))
+
+
 def apply(function: Function, x: npt.ArrayLike) -> FloatArray:
     """The function unit: ``function`` of each element.
 
@@ -155,3 +167,5 @@ def apply(function: Function, x: npt.ArrayLike) -> FloatArray:
             return reciprocal(x)
         case Function.RECIPROCAL_SQUARE_ROOT:
             return reciprocal_square_root(x)
+        case Function.RELU:
+            return relu(x)

@@ -38,7 +38,8 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
             buffer, position = state.scale_ring, state.scale_write
             state.scale_write += length
         case Destination.INPUT:
-            buffer, position = state.input.view(np.uint8), operation["buffer"]
+            buffer = state.input.view(np.uint8).reshape(-1, state.spec.word_bytes)
+            position = operation["buffer"]
         case other:
             raise IllegalInstruction(
                 f"LD: destination: expected 0 to {max(Destination)}, found {other}"

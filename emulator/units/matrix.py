@@ -9,13 +9,20 @@ import numpy.typing as npt
 from emulator.errors import IllegalInstruction
 from emulator.numerics.floating import canonical, from_integer, multiply
 from emulator.state import MachineState
-from hw.spec.machine import MachineSpec
+from emulator.units.matrix_check import check_operation, step_format
+from emulator.units.rows import taken, write_rows
+from hw.spec.weight_format import BLOCK_ELEMENTS, StepFormat, WeightFormat
+
+__all__ = ["FRACTION_BITS", "SCALE_FACTORS", "check_operation", "execute", "group_sums"]
 
 FRACTION_BITS = 24
 """Of the accumulators: the smallest FP16 number is 2**-24."""
 
+Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
 
-def _scale_factors() -> npt.NDArray[np.int64]:
+
+def _scale_factors() -> Integers:
     """Every FP16 code as an integer multiple of 2**-24; an exponent of all ones is nothing special."""
     codes = np.arange(1 << 16, dtype=np.int64)
     exponents, fractions = codes >> 10 & 31, codes & 1023
@@ -39,131 +46,186 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     Raises
     ------
     IllegalInstruction
-        If a count is zero, several blocks share accumulators, a group does not fit, or an INT4
-        instruction's activations do not begin at a multiple of 8.
+        See `emulator.units.matrix_check`.
     """
     if operation["sync"]:
         return 0
-    check_operation(operation)
     spec = state.spec
+    step = step_format(operation)
+    check_operation(spec, operation)
+    if state.checked:
+        _check_columns(state, operation)
     blocks, steps = operation["blocks"], operation["steps"]
-    group_steps = operation["group_steps"] if operation["scaled"] else steps
-    groups = steps // group_steps
+    groups = steps // operation["group_steps"] if operation["scaled"] else 1
 
-    weight_words = 2 * blocks * steps
-    weights = _ring_words(state.stream, state.stream_read, weight_words)
-    activations = _activations(state, operation)
-    step_bytes = weights.reshape(blocks, groups, group_steps, spec.matrix_rows, 4)
-    sums = group_sums(step_bytes, activations.reshape(groups, -1), bool(operation["wide"]))
-    # Like the hardware's, the group sum has 32 bits and the accumulator 64; both wrap.
-    sums = sums.astype(np.int32).astype(np.int64)
+    weight_words = blocks * step.block_words(steps)
+    stream = taken(state.stream, state.stream_read, weight_words).reshape(blocks, -1)
+    weights, slots = decode_stream(stream, step, steps)
+    activations = _activations(state, operation, step, steps)
+    # [blocks, vectors, groups, rows]; like the hardware's, the group sum has 32 bits.
+    sums = group_sums(weights, slots, activations, groups).astype(np.int32).astype(np.int64)
     if operation["scaled"]:
-        codes = _ring_words(state.scale_ring, state.scale_read, blocks * groups).view(np.uint16)
-        sums *= SCALE_FACTORS[codes.reshape(blocks, groups, spec.matrix_rows)]
+        codes = taken(state.scale_ring, state.scale_read, blocks * groups).view(np.uint16)
+        sums *= SCALE_FACTORS[codes.reshape(blocks, 1, groups, spec.matrix_rows)]
     else:
         sums <<= FRACTION_BITS
-    accumulators = sums.sum(axis=1)
+    accumulators = sums.sum(axis=2)
     if not operation["first"]:
-        accumulators += state.accumulators
+        accumulators += state.accumulators[: operation["vectors"]]
 
-    state.accumulators[:] = accumulators[-1]
+    _keep(state, accumulators[-1])
     if operation["pop"]:
         state.stream_read += weight_words
         state.scale_read += blocks * groups if operation["scaled"] else 0
     return _write(state, operation, accumulators) if operation["last"] else 0
 
 
-def check_operation(operation: Mapping[str, int]) -> None:
-    """Raise `IllegalInstruction` for an operation that the hardware refuses."""
-    steps, group_steps = operation["steps"], operation["group_steps"]
-    for name in ("blocks", "steps"):
-        if operation[name] == 0:
-            raise IllegalInstruction(f"MPE: {name}: expected at least 1, found 0")
-    if operation["blocks"] != 1 and not (operation["first"] and operation["last"]):
-        found = operation["blocks"]
+def _check_columns(state: MachineState, operation: Mapping[str, int]) -> None:
+    """What an accumulator holds that the last pass did not use is nobody's business."""
+    if not operation["first"] and operation["vectors"] > state.accumulated_columns:
         raise IllegalInstruction(
-            f"MPE: blocks: expected 1 with first = 0 or last = 0, found {found}"
+            f"MPE: vectors: expected at most {state.accumulated_columns} with first = 0, those of the pass "
+            f"before, found {operation['vectors']}"
         )
-    if operation["scaled"] and (group_steps == 0 or steps % group_steps):
-        raise IllegalInstruction(
-            f"MPE: group_steps: expected a divisor of {steps}, found {group_steps}"
-        )
-    if not operation["wide"] and operation["activation"] % 2:
-        found = operation["activation"]
-        raise IllegalInstruction(
-            f"MPE: activation: expected an even number for INT4, found {found}"
-        )
+
+
+def _keep(state: MachineState, accumulators: Integers) -> None:
+    """Leave the accumulators of the last pass behind; int64 [vectors, rows] of the last block."""
+    vectors, columns = len(accumulators), state.spec.matrix_columns
+    last = (vectors - 1) % columns + 1
+    state.accumulators[:last] = accumulators[vectors - last :]
+    state.accumulated_columns = last
+
+
+def decode_stream(
+    stream: Bytes, step: StepFormat, steps: int
+) -> tuple[npt.NDArray[np.int16], Integers | None]:
+    """Weights of blocks, and the elements that they meet.
+
+    Parameters
+    ----------
+    stream : uint8 [blocks, bytes of a block]
+    step : StepFormat
+    steps : int
+
+    Returns
+    -------
+    weights : int16 [blocks, steps, rows, weights of a step]
+    slots : int64 of that shape, or None
+        Elements from the beginning of the activation vector; None if dense: weight j of step s meets E*s + j.
+    """
+    blocks, each = len(stream), step.weight.step_weights
+    word_bytes = stream.shape[1] // step.block_words(steps)
+    rows = word_bytes // 2
+    shape = (blocks, steps, rows, each)
+    if not step.kept:
+        codes = bit_fields(stream, steps * rows * each, step.weight.bits)
+        return weight_values(codes, step.weight).reshape(shape), None
+    by_step = stream.reshape(blocks, steps, -1)
+    front, back = np.split(by_step, [step.metadata_words * word_bytes], axis=2)
+    weights = weight_values(bit_fields(back, rows * each, step.weight.bits), step.weight)
+    # The kept element's number, of which every `kept` ones come from the next 16.
+    number = each * np.arange(steps)[:, None] + np.arange(each)
+    first = (number // step.kept * BLOCK_ELEMENTS)[:, None, :]
+    if step.bitmap:
+        places = _set_bits(bit_fields(front, rows, BLOCK_ELEMENTS), each)
+    else:
+        places = bit_fields(front, rows * each, 4).reshape(shape)
+    return weights.reshape(shape), first + places
+
+
+def bit_fields(data: Bytes, count: int, bits: int) -> Integers:
+    """`count` fields of `bits` bits (up to 16), lowest first, from the last axis of little-endian bytes."""
+    begin = bits * np.arange(count)
+    padded = np.concatenate([data, np.zeros((*data.shape[:-1], 2), np.uint8)], axis=-1)
+    window = np.zeros((*data.shape[:-1], count), np.int64)
+    for byte in range((bits + 7 + 7) // 8):
+        window |= padded[..., (begin >> 3) + byte].astype(np.int64) << (8 * byte)
+    return window >> (begin & 7) & ((1 << bits) - 1)
+
+
+def weight_values(codes: Integers, weight: WeightFormat) -> npt.NDArray[np.int16]:
+    """Integers that weights of these codes stand for."""
+    half = 1 << (weight.bits - 1)
+    if weight is WeightFormat.FP4:
+        # Two bits of exponent, one of fraction; in units of a half, subnormals are 0 and 1.
+        exponent, fraction = codes >> 1 & 3, codes & 1
+        magnitude = np.where(exponent > 0, (2 + fraction) << np.maximum(exponent - 1, 0), fraction)
+        values = np.where(codes & half, -magnitude, magnitude)
+    else:
+        values = (codes ^ half) - half
+    return values.astype(np.int16)
+
+
+def _set_bits(bitmaps: Integers, count: int) -> Integers:
+    """Numbers of the lowest `count` set bits of 16, lowest first; 0 for each that is missing."""
+    places = np.zeros((*bitmaps.shape, count), np.int64)
+    rank = np.zeros_like(bitmaps)
+    for bit in range(BLOCK_ELEMENTS):
+        here = (bitmaps >> bit & 1).astype(bool)
+        for nth in range(count):
+            places[..., nth][here & (rank == nth)] = bit
+        rank += here
+    return places
 
 
 def group_sums(
-    weights: npt.NDArray[np.uint8], activations: npt.NDArray[np.int8], wide: bool
-) -> npt.NDArray[np.int64]:
+    weights: npt.NDArray[np.int16],
+    slots: Integers | None,
+    activations: npt.NDArray[np.int8],
+    groups: int,
+) -> Integers:
     """Exact dot products of each group.
 
     Parameters
     ----------
-    weights : uint8 [blocks, groups, group steps, rows, 4]
-        Bytes of the stream; contiguous.
-    activations : int8 [groups, group steps * (4 if wide else 8)]
-    wide : bool
-        Weights are INT8, not INT4.
+    weights, slots
+        From `decode_stream`.
+    activations : int8 [vectors, elements]
+    groups : int
+        Of so many equal runs of steps.
 
     Returns
     -------
-    int64 [blocks, groups, rows]
+    int64 [blocks, vectors, groups, rows]
     """
-    blocks, groups, group_steps, rows, _ = weights.shape
-    # To [groups, blocks * rows, group steps * 4], a step's four bytes as one item.
-    items = weights.view(np.uint32).reshape(blocks, groups, group_steps, rows)
-    bytes_ = items.transpose(1, 0, 3, 2).copy().view(np.uint8)
-    bytes_ = bytes_.reshape(groups, blocks * rows, 4 * group_steps)
-    # Every partial sum, in whatever order BLAS forms it, must be an integer that the type holds.
-    terms, unit, exact_bits = 4 * group_steps, 1, 24
-    if not wide:
-        # Nibbles are taken 16 times too large, in the upper half of a byte, and so are the sums.
-        terms, unit, exact_bits = 8 * group_steps, 16, 28
-    kind = np.float32 if terms << 14 <= 1 << exact_bits else np.float64
-    vectors = activations.astype(kind)
-    if wide:
-        sums = np.matmul(bytes_.view(np.int8).astype(kind), vectors[:, :, None])
-    else:
-        low, high = (bytes_ << 4).view(np.int8), (bytes_ & 0xF0).view(np.int8)
-        sums = np.matmul(low.astype(kind), vectors[:, 0::2, None])
-        sums += np.matmul(high.astype(kind), vectors[:, 1::2, None])
-        sums *= 1 / unit
-    return sums.reshape(groups, blocks, rows).transpose(1, 0, 2).astype(np.int64)
+    blocks, steps, rows, each = weights.shape
+    group_steps = steps // groups
+    by_group = weights.reshape(blocks, groups, group_steps, rows, each).swapaxes(2, 3)
+    by_group = by_group.reshape(blocks, groups, rows, -1).astype(np.float64)
+    # Sums of up to 2**22 steps are integers below 2**53, which BLAS adds exactly in any order.
+    if slots is None:
+        vectors = activations.astype(np.float64).reshape(len(activations), groups, -1)
+        sums = np.einsum("bgrk,vgk->bvgr", by_group, vectors, optimize=True)
+        return sums.astype(np.int64)
+    places = slots.reshape(blocks, groups, group_steps, rows, each).swapaxes(2, 3)
+    places = places.reshape(by_group.shape)
+    sums = [(by_group * vector[places]).sum(axis=3) for vector in activations]
+    return np.stack(sums, axis=1).astype(np.int64)
 
 
-def _ring_words(ring: npt.NDArray[np.uint8], first: int, count: int) -> npt.NDArray[np.uint8]:
-    """Contiguous words of a ring, wrapping."""
-    first %= len(ring)
-    if first + count <= len(ring):
-        return ring[first : first + count]
-    return ring[np.arange(first, first + count) % len(ring)]
+def _activations(
+    state: MachineState, operation: Mapping[str, int], step: StepFormat, steps: int
+) -> npt.NDArray[np.int8]:
+    """The activation vectors, wrapping: int8 [vectors, elements]."""
+    count = -(-steps * step.span // step.alignment) * step.alignment
+    starts = operation["activation"] + operation["activation_pitch"] * np.arange(
+        operation["vectors"]
+    )
+    places = 4 * starts[:, None] + np.arange(count)
+    return state.activation[places % len(state.activation)]
 
 
-def _activations(state: MachineState, operation: Mapping[str, int]) -> npt.NDArray[np.int8]:
-    """The activation vector, wrapping."""
-    first = 4 * operation["activation"] % len(state.activation)
-    count = (4 if operation["wide"] else 8) * operation["steps"]
-    if first + count <= len(state.activation):
-        return state.activation[first : first + count]
-    return state.activation[np.arange(first, first + count) % len(state.activation)]
-
-
-def _write(
-    state: MachineState, operation: Mapping[str, int], accumulators: npt.NDArray[np.int64]
-) -> int:
-    """Write the outputs of int64 [blocks, rows] to result rows; their checksum."""
-    spec: MachineSpec = state.spec
-    scale = canonical(state.matrix_scales[operation["scale"] % spec.matrix_scales])
-    outputs = multiply(from_integer(accumulators, FRACTION_BITS), scale)
-    rows = outputs.reshape(-1, spec.lanes)
-    first = operation["result"] % spec.result_rows
-    if first + len(rows) <= spec.result_rows:
-        state.result[first : first + len(rows)] = rows
-    else:
-        # Rows that a later one overwrites are left out.
-        kept = np.arange(max(0, len(rows) - spec.result_rows), len(rows))
-        state.result[(first + kept) % spec.result_rows] = rows[kept]
+def _write(state: MachineState, operation: Mapping[str, int], accumulators: Integers) -> int:
+    """Write the outputs of int64 [blocks, vectors, rows] to result rows; their checksum."""
+    spec = state.spec
+    blocks, vectors, _ = accumulators.shape
+    number = np.arange(vectors)
+    entries = operation["scale"] + number * operation["scale_pitch"]
+    scales = canonical(state.matrix_scales[entries % spec.matrix_scales])
+    outputs = multiply(from_integer(accumulators, FRACTION_BITS), scales[:, None])
+    # In the order of the writes: block, vector (pass by pass), row.
+    rows = operation["result"] + np.arange(blocks)[:, None, None] * spec.block_rows
+    rows = rows + number[:, None] * operation["result_pitch"] + np.arange(spec.block_rows)
+    write_rows(state.result, rows, outputs.reshape(-1, spec.lanes))
     return zlib.crc32(outputs.tobytes())

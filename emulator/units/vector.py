@@ -5,7 +5,7 @@ Whole instructions are computed as arrays of rows x length; `docs/isa.md` has th
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -22,12 +22,13 @@ from emulator.numerics.floating import (
 )
 from emulator.numerics.functions import apply
 from emulator.state import MachineState
-from emulator.units.vector_check import beats_of, check_fields, check_order
+from emulator.units.rows import write_rows
+from emulator.units.vector_check import beats_of, check_fields, check_order, longest_row
 from emulator.units.vector_scalar import execute_scalar, is_scalar
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target
 
-__all__ = ["INDEX_BITS", "SUM_BITS", "SUM_FRACTION_BITS", "execute", "restart"]
+__all__ = ["INDEX_BITS", "SUM_BITS", "SUM_FRACTION_BITS", "exchange", "execute", "restart"]
 
 SUM_BITS = 48
 """Bits of an element in the fixed point of SUM; the sum has 64."""
@@ -64,16 +65,20 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     ------
     IllegalInstruction
         If the hardware flags the operation, or if it reads what it writes at another beat.
+    ValueError
+        If it is an exchange of several cores (see `exchange`).
     """
     if operation["sync"]:
         return 0
+    if operation["exchange"]:
+        return exchange([state], operation)
     check_fields(operation)
     if state.checked:
         check_order(state.spec, operation)
     if is_scalar(operation):
         return execute_scalar(state, operation)
     reduce, target = operation["reduce"], operation["target"]
-    length = operation["length"]
+    length = longest_row(operation)
     if reduce == Reduce.NONE and target in _ELEMENT_TARGETS:
         # Nothing but the first element of each row can be seen.
         length = 1
@@ -82,13 +87,38 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
         _keep_best(state, operation, u[0])
         return 0
     # Results are computed before, and written after, the elements: A may be replaced by D.
-    results = _reduce(reduce, u) if reduce else None
+    results = _reduce_rows(operation, u) if reduce else None
     checksum = _write(state, operation, u) if target else 0
     if results is not None:
         entries = (operation["reduce_entry"] + np.arange(len(results))) % len(state.scalars)
         state.scalars[entries] = results
         checksum ^= crc32(results.data)
     return checksum
+
+
+def exchange(states: Sequence[MachineState], operation: Mapping[str, int]) -> int:
+    """Apply an operation with `exchange` to the states of all cores, core 0's first.
+
+    Returns the checksum, which is that of every core, since all write the same. Raises as `execute` does.
+    """
+    spec = states[0].spec
+    if len(states) != spec.cores:
+        raise ValueError(f"an exchange needs the {spec.cores} cores, not {len(states)}")
+    check_fields(operation)
+    if states[0].checked:
+        check_order(spec, operation)
+    beats = beats_of(spec, longest_row(operation))
+    parts = []
+    for state in states:
+        u = _elements(state, operation, longest_row(operation))
+        padded = _padded(operation, u, beats * spec.lanes, np.float32)
+        parts.append(padded.reshape(operation["rows"], beats, spec.lanes))
+    words = np.stack(parts, axis=2)
+    rows = operation["d"] + operation["d_pitch"] * np.arange(operation["rows"])[:, None, None]
+    rows = rows + np.arange(beats)[:, None] + operation["exchange_pitch"] * np.arange(spec.cores)
+    for state in states:
+        write_rows(state.vector, rows, words)
+    return crc32(words.tobytes())
 
 
 def _elements(state: MachineState, operation: Mapping[str, int], length: int) -> FloatArray:
@@ -168,17 +198,13 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
         buffer[(d + pitch * np.arange(rows)) % len(buffer)] = values
         return crc32(values.data)
     lanes = state.spec.lanes
-    width = beats_of(state.spec, operation["length"]) * lanes
+    width = beats_of(state.spec, longest_row(operation)) * lanes
     if target == Target.VECTOR:
         buffer, values = state.vector.reshape(-1), u
     else:
         buffer = state.activation if target == Target.ACTIVATION else state.store.view(np.int8)
         values = to_integer(u, 8).astype(np.int8)
-    if width == u.shape[1]:
-        padded = np.ascontiguousarray(values)
-    else:
-        padded = np.zeros((rows, width), buffer.dtype)
-        padded[:, : u.shape[1]] = values
+    padded = _padded(operation, values, width, buffer.dtype)
     depth, beats = len(buffer) // lanes, width // lanes
     start = d % depth
     if start + (rows - 1) * pitch + beats <= depth and (rows == 1 or pitch >= beats):
@@ -190,6 +216,31 @@ def _write(state: MachineState, operation: Mapping[str, int], u: FloatArray) -> 
         for row in range(rows):
             by_row[(start + row * pitch + np.arange(beats)) % depth] = words[row]
     return crc32(padded.data)
+
+
+def _padded(
+    operation: Mapping[str, int], values: npt.NDArray[Any], width: int, kind: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    """Rows of whole beats: values with zeros from the end of each row on."""
+    rows, longest = values.shape
+    if width == longest and not operation["causal"]:
+        return np.ascontiguousarray(values)
+    padded = np.zeros((rows, width), kind)
+    padded[:, :longest] = values
+    if operation["causal"]:
+        for row in range(rows):
+            padded[row, operation["length"] + row :] = 0
+    return padded
+
+
+def _reduce_rows(operation: Mapping[str, int], u: FloatArray) -> FloatArray:
+    """One value a row, over as many elements as the row has."""
+    reduce = operation["reduce"]
+    if not operation["causal"]:
+        return _reduce(reduce, u)
+    length = operation["length"]
+    parts = [_reduce(reduce, u[row : row + 1, : length + row]) for row in range(len(u))]
+    return np.concatenate(parts)
 
 
 def _reduce(reduce: int, u: FloatArray) -> FloatArray:

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.errors import IllegalInstruction
+from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target
 from hw.spec.machine import MachineSpec
 
-__all__ = ["beats_of", "check_fields", "check_order"]
+__all__ = ["beats_of", "check_fields", "check_order", "longest_row"]
 
 Rows = npt.NDArray[np.int64]
 
@@ -23,6 +24,13 @@ def beats_of(spec: MachineSpec, length: int) -> int:
     return (length + spec.granule - 1) // spec.granule * spec.granule // spec.lanes
 
 
+def longest_row(operation: Mapping[str, int]) -> int:
+    """Elements of the longest row, whose beats all rows take."""
+    if operation["causal"]:
+        return operation["length"] + operation["rows"] - 1
+    return operation["length"]
+
+
 def check_fields(operation: Mapping[str, int]) -> None:
     """Raise `IllegalInstruction` if the fields of an EXECUTE do not go together."""
     reduce, target = operation["reduce"], operation["target"]
@@ -33,12 +41,16 @@ def check_fields(operation: Mapping[str, int]) -> None:
         problem = f"operand A cannot come from source {operation['a_source']}"
     elif operation["b_source"] > Source.CONSTANT or operation["c_source"] > Source.CONSTANT:
         problem = f"no such source: {max(operation['b_source'], operation['c_source'])}"
+    elif operation["function"] >= len(Function):
+        problem = f"no such function: {operation['function']}"
     elif reduce > Reduce.ARGMAX or target > Target.MATRIX_SCALE:
         problem = f"no such reduction or target: {reduce}, {target}"
     elif reduce == Reduce.ARGMAX and operation["rows"] != 1:
         problem = f"ARGMAX takes one row, not {operation['rows']}"
     elif target == Target.SCALAR and reduce not in (Reduce.NONE, Reduce.ARGMAX):
         problem = "a reduction and a SCALAR target share one write port"
+    elif operation["exchange"] and (target != Target.VECTOR or reduce != Reduce.NONE):
+        problem = "an exchange needs a VECTOR target and no reduction"
     if problem:
         raise IllegalInstruction(f"SFU: {problem}")
 
@@ -55,8 +67,9 @@ def check_order(spec: MachineSpec, operation: Mapping[str, int]) -> None:
     for name in OPERANDS:
         source = operation[f"{name}_source"]
         if source == Source.VECTOR and target == Target.VECTOR:
-            beats = beats_of(spec, operation["length"])
-            _check_written(operation, name, beats, spec.vector_rows, "row")
+            beats = beats_of(spec, longest_row(operation))
+            cores = spec.cores if operation["exchange"] else 1
+            _check_written(operation, name, beats, spec.vector_rows, "row", cores)
         elif source == Source.SCALAR and target == Target.SCALAR:
             _check_written(operation, name, 1, spec.scalars, "scalar entry")
         elif source == Source.SCALAR and reduce:
@@ -64,17 +77,20 @@ def check_order(spec: MachineSpec, operation: Mapping[str, int]) -> None:
 
 
 def _check_written(
-    operation: Mapping[str, int], name: str, beats: int, depth: int, what: str
+    operation: Mapping[str, int], name: str, beats: int, depth: int, what: str, cores: int = 1
 ) -> None:
-    """Beat k of D may be where beat k of the operand is, and where no other one is."""
-    if _plainly_ordered(operation, name, beats, depth):
+    """Beat k of D, of any core, may be where beat k of the operand is, and where no other one is."""
+    if cores == 1 and _plainly_ordered(operation, name, beats, depth):
         return
-    written = _rows(operation, "d", beats) % depth
+    parts = np.arange(cores) * operation["exchange_pitch"]
+    written = (_rows(operation, "d", beats)[:, None] + parts).reshape(-1) % depth
     read = _rows(operation, name, beats) % depth
-    order = np.arange(len(written))
+    order = np.arange(len(read))
+    writing = np.repeat(order, cores)
     first, last = np.full(depth, -1), np.full(depth, -1)
-    last[written] = order
-    first[written[::-1]] = order[::-1]
+    np.maximum.at(last, written, writing)
+    first[written] = len(read)
+    np.minimum.at(first, written, writing)
     meets = first[read] >= 0
     if (meets & ((first[read] != order) | (last[read] != order))).any():
         raise IllegalInstruction(OVERLAP.format(what=what))

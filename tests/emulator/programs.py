@@ -82,19 +82,19 @@ def store(wait: int = 0, signal: int = 0, address: int = 0, rows: int = 1, **mor
 
 def matrix(blocks: int, steps: int, wait: int = 0, signal: int = 0, **more: int) -> Line:
     fields = {
-        "wide": 1,
         "first": 1,
         "last": 1,
         "pop": 1,
         **count("blocks", blocks),
         **count("steps", steps),
+        **count("vectors", 1),
     }
     return execute(wait, signal, **fields | more)
 
 
 def vector(length: int, wait: int = 0, signal: int = 0, rows: int = 1, **more: int) -> Line:
     """Copies of the vector buffer's rows, or as `more` says."""
-    fields = {"rows": rows, "a_source": 2, "target": 1, **count("length", length)}
+    fields = {"a_source": 2, "target": 1, **count("rows", rows), **count("length", length)}
     return execute(wait, signal, **fields | more)
 
 
