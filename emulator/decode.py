@@ -13,8 +13,8 @@ MAX_COUNTS = 3
 MAX_BUFFERS = 4
 
 # Columns of the table.
-OPCODE, WAIT, SIGNAL, TARGET, CONDITION, CLOSE = range(6)
-COUNT = 6
+OPCODE, WAIT, SIGNAL, TARGET, CONDITION, CLOSE, BACKWARD = range(7)
+COUNT = 7
 ADDRESS = COUNT + MAX_COUNTS * len(COUNT_PARTS)
 ADDRESS_REGISTER, ADDRESS_SHIFT, ADDRESS_FACTOR = ADDRESS + 1, ADDRESS + 2, ADDRESS + 3
 STRIDE = ADDRESS + 4
@@ -22,6 +22,7 @@ BUFFER = STRIDE + LOOP_DEPTH
 COLUMNS = BUFFER + MAX_BUFFERS * len(BUFFER_PARTS)
 
 Table = npt.NDArray[np.int64]
+_PLAIN = ("opcode", "wait", "signal", "target", "condition", "close", "backward")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _decode(unit: Unit, word: int) -> dict[str, int]:
 
 def _fill(row: Table, values: dict[str, int], counts: list[str], buffers: list[str]) -> None:
     """Write the fields of one instruction to its row of the table."""
-    for column, name in enumerate(("opcode", "wait", "signal", "target", "condition", "close")):
+    for column, name in enumerate(_PLAIN):
         row[column] = values.get(name, 0)
     for i, operand in enumerate(counts):
         for j, part in enumerate(COUNT_PARTS):

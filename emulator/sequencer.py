@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from emulator import decode
 from emulator.compiled import compiled
-from emulator.decode import CLOSE, CONDITION, OPCODE, TARGET
+from emulator.decode import BACKWARD, CLOSE, CONDITION, OPCODE, TARGET
 from hw.spec.instructions import (
     ADDRESS_BITS,
     BUFFER_BITS,
@@ -140,7 +140,8 @@ def _control(row: Vector, state: Vector, prompt_length: int, steps: int, end_pos
     following = state[STATE_PC] + 1
     if opcode == _INCREMENT:
         added = _count(row, decode.COUNT, state, prompt_length, steps)
-        state[STATE_POSITION] = (state[STATE_POSITION] + added) & _COUNT_MASK
+        position = state[STATE_POSITION] + (-added if row[BACKWARD] else added)
+        state[STATE_POSITION] = position & _COUNT_MASK
     elif opcode == _LOOP:
         if depth == LOOP_DEPTH:
             return -1

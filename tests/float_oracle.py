@@ -125,6 +125,8 @@ def function_bits(function: Function, bits: int, format: FloatFormat) -> int:
     segments = 1 << INDEX_BITS
     if function is Function.IDENTITY:
         return canonical(bits, format)
+    if function is Function.RELU:
+        return canonical(bits, format) if x > 0 else 0
     if function is Function.EXPONENTIAL2:
         if x < format.smallest_exponent:
             return 0

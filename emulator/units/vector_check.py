@@ -68,8 +68,10 @@ def check_order(spec: MachineSpec, operation: Mapping[str, int]) -> None:
         source = operation[f"{name}_source"]
         if source == Source.VECTOR and target == Target.VECTOR:
             beats = beats_of(spec, longest_row(operation))
-            cores = spec.cores if operation["exchange"] else 1
-            _check_written(operation, name, beats, spec.vector_rows, "row", cores)
+            if operation["exchange"]:
+                _check_exchanged(spec, operation, name, beats)
+            else:
+                _check_written(operation, name, beats, spec.vector_rows, "row")
         elif source == Source.SCALAR and target == Target.SCALAR:
             _check_written(operation, name, 1, spec.scalars, "scalar entry")
         elif source == Source.SCALAR and reduce:
@@ -77,23 +79,31 @@ def check_order(spec: MachineSpec, operation: Mapping[str, int]) -> None:
 
 
 def _check_written(
-    operation: Mapping[str, int], name: str, beats: int, depth: int, what: str, cores: int = 1
+    operation: Mapping[str, int], name: str, beats: int, depth: int, what: str
 ) -> None:
-    """Beat k of D, of any core, may be where beat k of the operand is, and where no other one is."""
-    if cores == 1 and _plainly_ordered(operation, name, beats, depth):
+    """Beat k of D may be where beat k of the operand is, and where no other one is."""
+    if _plainly_ordered(operation, name, beats, depth):
         return
-    parts = np.arange(cores) * operation["exchange_pitch"]
-    written = (_rows(operation, "d", beats)[:, None] + parts).reshape(-1) % depth
+    written = _rows(operation, "d", beats) % depth
     read = _rows(operation, name, beats) % depth
-    order = np.arange(len(read))
-    writing = np.repeat(order, cores)
+    order = np.arange(len(written))
     first, last = np.full(depth, -1), np.full(depth, -1)
-    np.maximum.at(last, written, writing)
-    first[written] = len(read)
-    np.minimum.at(first, written, writing)
+    last[written] = order
+    first[written[::-1]] = order[::-1]
     meets = first[read] >= 0
     if (meets & ((first[read] != order) | (last[read] != order))).any():
         raise IllegalInstruction(OVERLAP.format(what=what))
+
+
+def _check_exchanged(
+    spec: MachineSpec, operation: Mapping[str, int], name: str, beats: int
+) -> None:
+    """No row of the operand may be where the beats of any core are written."""
+    parts = np.arange(spec.cores) * operation["exchange_pitch"]
+    written = np.zeros(spec.vector_rows, bool)
+    written[(_rows(operation, "d", beats)[:, None] + parts) % spec.vector_rows] = True
+    if written[_rows(operation, name, beats) % spec.vector_rows].any():
+        raise IllegalInstruction("SFU: a row is read and written in an exchange")
 
 
 def _check_reduced(operation: Mapping[str, int], name: str, depth: int) -> None:

@@ -42,7 +42,7 @@ def test_every_cycle_of_a_unit_is_counted_once() -> None:
 
 def test_bounds() -> None:
     # 3 rounds of 2 blocks, 5 steps, once of 4 and once of 8 elements a step; 20 words loaded.
-    narrow, wide = matrix(2, 5, wait=mask(Unit.LD), wide=0), matrix(2, 5)
+    narrow, wide = matrix(2, 5, wait=mask(Unit.LD), format=1), matrix(2, 5)
     code = program(
         LD=[load(20, signal=mask(Unit.MPE))], MPE=[narrow, loop(2, 4), wide, end_loop(2), sync()]
     )

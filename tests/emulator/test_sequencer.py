@@ -41,7 +41,7 @@ class Interpreter:
         self.loops: list[list[int]] = []
 
     def register(self, number: int) -> int:
-        return [0, self.position, PROMPT_LENGTH, STEPS, self.token][number]
+        return [0, self.position, PROMPT_LENGTH, STEPS, self.token, PROMPT_LENGTH - 1, 0, 0][number]
 
     def index(self, level: int) -> int:
         return self.loops[level][0] if level < len(self.loops) else 0
@@ -100,7 +100,9 @@ class Interpreter:
     def control(self, pc: int, fields: dict[str, int], end_position: int) -> int:
         match fields["opcode"]:
             case Opcode.INCREMENT:
-                self.position += 1
+                added = self.count(fields, "count")
+                self.position += -added if fields["backward"] else added
+                self.position %= 2**20
             case Opcode.LOOP:
                 rounds = self.count(fields, "count")
                 if rounds == 0:
@@ -156,7 +158,8 @@ def random_fields(unit: Unit, generator: random.Random) -> dict[str, int]:
     for field in instruction_fields(unit, Opcode.EXECUTE)[3:]:
         if field.name.endswith("_register"):
             tokens = field.name == "address_register" and unit == Unit.LD
-            fields[field.name] = generator.randrange(5 if tokens else 4)
+            known = [number for number in range(8) if tokens or number != Register.TOKEN]
+            fields[field.name] = generator.choice(known)
         else:
             wide = generator.random() < 0.3
             fields[field.name] = generator.randrange(
@@ -192,7 +195,8 @@ def random_body(unit: Unit, generator: random.Random, depth: int, at: int) -> li
                 *body,
             ]
         elif kind < 0.6:
-            lines.append((Opcode.INCREMENT, {}))
+            fields = {f"count_{k}": v for k, v in random_count(generator, depth).items()}
+            lines.append((Opcode.INCREMENT, {"backward": generator.randrange(2), **fields}))
         elif kind < 0.7:
             lines.append(sync())
         else:
@@ -203,7 +207,7 @@ def random_body(unit: Unit, generator: random.Random, depth: int, at: int) -> li
 def random_count(generator: random.Random, depth: int) -> dict[str, int]:
     return {
         "cap": generator.randrange(1, 4),
-        "register": generator.randrange(4),
+        "register": generator.choice([0, 1, 2, 3, 5, 6, 7]),
         "offset": generator.randrange(4),
         "shift": generator.randrange(3),
         "scale": generator.randrange(3),
@@ -250,7 +254,7 @@ def test_a_token_loop_ends_at_end_and_closes_its_loop() -> None:
         loop((1 << 20) - 1, 5),
         sync(),
         branch,
-        (Opcode.INCREMENT, {}),
+        (Opcode.INCREMENT, count("count", 1)),
         end_loop(1),
         sync(),
         HALT,
@@ -292,6 +296,17 @@ def test_illegal_opcode(word: int) -> None:
     assert expanded(decode_unit(Unit.SFU, [word]))[1] == seq.BAD_OPCODE
 
 
+def test_position_goes_forth_and_back_and_wraps() -> None:
+    def moved(value: int, backward: int = 0) -> Line:
+        return Opcode.INCREMENT, {"backward": backward, **count("count", value)}
+
+    by_register = {"count_cap": 100, "count_register": int(Register.PREFILL_LENGTH)}
+    lines = [moved(300), sync(), moved(0), sync(), moved(301, 1), sync(), moved(2), sync()]
+    lines += [(Opcode.INCREMENT, by_register | {"count_scale": 3}), sync(), HALT]
+    positions = [entry[3] for entry in check(Unit.MPE, lines)]
+    assert positions == [300, 300, 2**20 - 1, 1, 1 + 3 * (PROMPT_LENGTH - 1)]
+
+
 def test_an_address_follows_token() -> None:
     fields = {
         "address_base": 3,
@@ -324,6 +339,6 @@ def test_a_loop_must_not_depend_on_token() -> None:
 
 
 def test_the_second_term_of_a_buffer_address_alone_moves_it() -> None:
-    moving = execute(wide=1, result_base=5, result_level1=0, result_stride1=3, **count("blocks", 1))
+    moving = execute(result_base=5, result_level1=0, result_stride1=3, **count("blocks", 1))
     entries = check(Unit.MPE, [loop(3, 3), moving, end_loop(1), HALT])
     assert [operands["result"] for *_, operands in entries] == [5, 8, 11]

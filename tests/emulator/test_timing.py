@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from emulator.machine import Machine
+from emulator.errors import IllegalProgram
 from emulator.timing import (
     BURST_ACCEPTED,
     BURST_BEATS,
@@ -31,7 +32,10 @@ from hw.spec.latency import (
     LOAD_CYCLES,
     STORE_CYCLES,
     TOKEN_CYCLES,
+    matrix_cycles,
     matrix_latency,
+    token_cycles,
+    vector_cycles,
     vector_latency,
 )
 from hw.spec.machine import MachineSpec
@@ -40,6 +44,7 @@ from tests.emulator.programs import (
     MEMORY,
     Line,
     compiled,
+    count,
     end_loop,
     execute,
     load,
@@ -253,10 +258,64 @@ def test_no_burst_is_accepted_in_the_cycle_of_a_refresh() -> None:
     assert result.bursts[0, BURST_ACCEPTED] == FIRST_ISSUE + 2
 
 
+WIDE = replace(MACHINE, matrix_columns=2, sparse=1, rows_per_scaler=1, cores=4, exchange_latency=9)
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("steps", [1, 3, 40])
+@pytest.mark.parametrize("columns, kept", [(1, 0), (2, 0), (2, 2)])
+def test_cycles_of_vectors_and_sparse_steps(
+    columns: int, kept: int, steps: int, vectors: int
+) -> None:
+    machine = replace(WIDE, matrix_columns=columns)
+    code = matrix(3, steps, kept=kept, **count("vectors", vectors))
+    result = TimingEngine(program(machine, MPE=[code])).run(1, 1, record=True)
+    record = result.records[Unit.MPE][0]
+    cycles = record[RECORD_END] - record[RECORD_ISSUE]
+    assert cycles == matrix_cycles(machine, 3, steps, 2 if kept else 1, vectors)
+    # In the words of the manual.
+    used, passes = min(columns, vectors), -(-vectors // columns)
+    drain = used * machine.drain_cycles
+    each = max(steps * (2 if kept else 1), drain)
+    assert cycles == matrix_latency(machine) + 3 * passes * each + drain
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("exchange", [0, 1])
+def test_cycles_of_causal_rows_and_exchanges(cores: int, causal: int, exchange: int) -> None:
+    machine = replace(WIDE, cores=cores)
+    code = vector(15, rows=5, causal=causal, exchange=exchange, a_source=1, exchange_pitch=64)
+    engine = TimingEngine(program(machine, SFU=[code], SYS=[execute()]))
+    result = engine.run(1, 1, record=True)
+    record = result.records[Unit.SFU][0]
+    cycles = record[RECORD_END] - record[RECORD_ISSUE]
+    length = 19 if causal else 15
+    assert cycles == vector_cycles(machine, 5, length, bool(exchange))
+    beats = 5 * -(-length // 8) * 8 // machine.lanes
+    more = beats * (cores - 1) + machine.exchange_latency if exchange else 0
+    assert cycles == vector_latency(machine) + beats + more
+    record = result.records[Unit.SYS][0]
+    cycles = record[RECORD_END] - record[RECORD_ISSUE]
+    assert cycles == token_cycles(machine) == TOKEN_CYCLES + (9 if cores > 1 else 0)
+
+
+@pytest.mark.parametrize("name", ["blocks", "steps", "vectors"])
+def test_a_count_of_zero_in_the_matrix_engine(name: str) -> None:
+    with pytest.raises(IllegalProgram, match="MPE at 0: .*a count of zero"):
+        TimingEngine(program(MPE=[matrix(1, 1, **count(name, 0))])).run(1, 1)
+
+
 def test_end_position() -> None:
     """SYS sets END at the given position; every sequencer leaves its token loop there."""
     branch: Line = (Opcode.BRANCH, {"target": 5, "condition": int(Condition.END), "close": 1})
-    lines: list[Line] = [loop(1000, 5), sync(), branch, (Opcode.INCREMENT, {}), end_loop(1)]
+    lines: list[Line] = [
+        loop(1000, 5),
+        sync(),
+        branch,
+        (Opcode.INCREMENT, count("count", 1)),
+        end_loop(1),
+    ]
     engine = TimingEngine(program(SFU=lines))
     assert engine.run(3, 4).instructions[Unit.SFU] == 3 + 4
     for position in range(4):

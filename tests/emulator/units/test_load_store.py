@@ -14,9 +14,13 @@ from hw.spec.instructions import Destination, Pattern
 from hw.spec.machine import MachineSpec, load_machine
 
 
-@pytest.fixture(params=["tiny", "small"])
+@pytest.fixture(params=["tiny", "small", "narrow"])
 def spec(request: pytest.FixtureRequest) -> MachineSpec:
-    machine = load_machine(request.param)
+    narrow = request.param == "narrow"
+    machine = load_machine("small" if narrow else request.param)
+    if narrow:
+        # Four rows of the vector unit in a word.
+        machine = dataclasses.replace(machine, vector_lanes=2, drain_lanes=2)
     memory = dataclasses.replace(machine.memory, words=256)
     return dataclasses.replace(
         machine, stream_words=32, scale_words=16, input_words=32, store_rows=16, memory=memory

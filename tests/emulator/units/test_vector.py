@@ -1,6 +1,7 @@
 """The vector unit's golden model: element by element against the manual, and what is refused."""
 
 import copy
+import dataclasses
 import random
 import struct
 import zlib
@@ -13,7 +14,7 @@ import pytest
 
 from emulator.errors import IllegalInstruction
 from emulator.state import MachineState
-from emulator.units import vector
+from emulator.units import vector, vector_check
 from hw.spec.floating import FP32
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target, Unit, operation_fields
@@ -22,6 +23,8 @@ from sim_tests.vector_operations import bench_machine, combinations, fill, rando
 from tests import float_oracle as oracle
 
 SPECS = {name: bench_machine(name) for name in ("tiny", "small")}
+# Four rows of the vector unit in a word of memory.
+SPECS["narrow"] = dataclasses.replace(SPECS["small"], vector_lanes=2, drain_lanes=2)
 WRITTEN = ("vector", "scalars", "activation", "store", "matrix_scales")
 
 
@@ -79,6 +82,17 @@ class Manual:
         memory[position : position + len(content)] = content
         return content
 
+    def length(self, fields: dict[str, int], row: int) -> int:
+        """Elements of a row."""
+        return fields["length"] + (row if fields["causal"] else 0)
+
+    def beats(self, fields: dict[str, int], us: list[int]) -> list[list[int]]:
+        """A row as beats, as many as the last row has, with zeros behind its end."""
+        width = self.length(fields, fields["rows"] - 1)
+        width += -width % self.spec.granule
+        us = us + [0] * (width - len(us))
+        return [us[begin : begin + self.lanes] for begin in range(0, width, self.lanes)]
+
     def write_row(self, fields: dict[str, int], row: int, us: list[int]) -> bytes:
         """Elements of one row to the target; returns the bytes in the order of the writes."""
         target, entry = fields["target"], fields["d"] + row * fields["d_pitch"]
@@ -89,12 +103,8 @@ class Manual:
         }
         if target in singles:
             return self.write(singles[target], 4 * entry, struct.pack("<I", us[0]))
-        while len(us) % self.spec.granule:
-            us = [*us, 0]
         written = b""
-        for beat in range(0, len(us), self.lanes):
-            part = us[beat : beat + self.lanes]
-            place = entry + beat // self.lanes
+        for place, part in enumerate(self.beats(fields, us), entry):
             if target == Target.VECTOR:
                 written += self.write(
                     "vector", 4 * self.lanes * place, struct.pack(f"<{self.lanes}I", *part)
@@ -120,10 +130,16 @@ class Manual:
         """By value, and -0 below +0."""
         return as_number(u), not u >> 31
 
+    def elements(self, fields: dict[str, int]) -> list[list[int]]:
+        """Every element of every row."""
+        return [
+            [self.element(fields, row, element) for element in range(self.length(fields, row))]
+            for row in range(fields["rows"])
+        ]
+
     def execute(self, fields: dict[str, int]) -> int:
         rows = range(fields["rows"])
-        elements = range(fields["length"])
-        us = [[self.element(fields, row, element) for element in elements] for row in rows]
+        us = self.elements(fields)
         if fields["reduce"] == Reduce.ARGMAX:
             if fields["restart"]:
                 self.best = None
@@ -165,6 +181,72 @@ def test_agrees_with_the_manual(target: str) -> None:
             assert state.best_index == best[1], (number, values)
         if number % 20 == 0:
             fill(state, np.random.default_rng(number))
+
+
+CORES = dataclasses.replace(SPECS["small"], cores=3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_exchange_writes_the_parts_of_all_cores(seed: int) -> None:
+    rng = random.Random(seed)
+    states = [MachineState(CORES) for _ in range(CORES.cores)]
+    for number, state in enumerate(states):
+        fill(state, np.random.default_rng(10 * seed + number))
+    for fields in islice(combinations(rng), 12):
+        fixed = fields | {"reduce": 0, "target": int(Target.VECTOR), "exchange": 1}
+        values = random_operation(rng, CORES, fixed)
+        values |= {"rows": min(values["rows"], 4), "length": min(values["length"], 30)}
+        values["exchange_pitch"] = rng.choice([values["exchange_pitch"], 0, 1, 5])
+        try:
+            vector_check.check_order(CORES, values)
+        except IllegalInstruction:
+            values |= {"a_source": 1, "b_source": 3, "c_source": 0}
+        manuals = [Manual(state) for state in states]
+        us = [manual.elements(values) for manual in manuals]
+        written = b""
+        for row in range(values["rows"]):
+            parts = [manual.beats(values, u[row]) for manual, u in zip(manuals, us, strict=True)]
+            for beat, words in enumerate(zip(*parts, strict=True)):
+                for core, word in enumerate(words):
+                    place = values["d"] + row * values["d_pitch"] + beat
+                    place += core * values["exchange_pitch"]
+                    content = struct.pack(f"<{CORES.lanes}I", *word)
+                    written += content
+                    for manual in manuals:
+                        manual.write("vector", 4 * CORES.lanes * place, content)
+        assert vector.exchange(states, values) == zlib.crc32(written), values
+        for state, manual in zip(states, manuals, strict=True):
+            assert state.vector.tobytes() == bytes(manual.bytes["vector"]), values
+
+
+def test_an_exchange_needs_every_core() -> None:
+    states = [MachineState(CORES) for _ in range(2)]
+    with pytest.raises(ValueError, match="needs the 3 cores"):
+        vector.exchange(states, operation(CORES, exchange=1))
+    with pytest.raises(ValueError, match="needs the 3 cores"):
+        vector.execute(states[0], operation(CORES, exchange=1))
+
+
+@pytest.mark.parametrize(
+    "legal, values",
+    [
+        # Core 2 writes row 20.
+        (False, {"d": 0, "a": 20}),
+        (True, {"d": 0, "a": 21}),
+        (False, {"d": 0, "a": 0}),
+        (True, {"d": 0, "a": 10, "a_source": Source.RESULT}),
+        (False, {"d": 63, "a": 82 - 64, "length": 16, "exchange_pitch": 9}),
+        (True, {"d": 63, "a": 83 - 64, "length": 16, "exchange_pitch": 9}),
+    ],
+)
+def test_an_exchange_reads_no_row_that_any_core_writes(legal: bool, values: dict[str, int]) -> None:
+    fields = {"a_source": Source.VECTOR, "exchange": 1, "exchange_pitch": 10} | values
+    states = [MachineState(CORES) for _ in range(3)]
+    if legal:
+        vector.exchange(states, operation(CORES, **fields))
+        return
+    with pytest.raises(IllegalInstruction, match="exchange"):
+        vector.exchange(states, operation(CORES, **fields))
 
 
 def test_a_sum_wraps_at_64_bits_and_no_earlier() -> None:
@@ -211,6 +293,13 @@ def test_argmax_keeps_the_first_of_equals_over_several_instructions() -> None:
         {"reduce": 5},
         {"target": 7},
         {"reduce": Reduce.ARGMAX, "rows": 2},
+        {"function": 5},
+        {"function": 7},
+        {"exchange": 1, "target": Target.SCALAR},
+        {"exchange": 1, "target": Target.ACTIVATION},
+        {"exchange": 1, "target": Target.NONE},
+        {"exchange": 1, "reduce": Reduce.SUM},
+        {"exchange": 1, "reduce": Reduce.ARGMAX},
         {"target": Target.SCALAR, "reduce": Reduce.SUM},
         {"target": Target.SCALAR, "reduce": Reduce.MAXIMUM},
     ],
@@ -296,7 +385,8 @@ def test_the_random_operations_are_of_all_kinds() -> None:
     seen: list[dict[str, Any]] = [
         random_operation(rng, spec, f) for f in islice(combinations(rng), 150)
     ]
-    assert {o["function"] for o in seen} == {0, 1, 2, 3}
+    assert {o["function"] for o in seen} == {0, 1, 2, 3, 4}
+    assert {(o["causal"], o["rows"] > 1) for o in seen} == {(c, m) for c in (0, 1) for m in (0, 1)}
     in_place = [
         o
         for o in seen
