@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emulator.machine import Machine
 from emulator.errors import IllegalProgram
+from emulator.machine import Machine
 from emulator.timing import (
     BURST_ACCEPTED,
     BURST_BEATS,
