@@ -14,19 +14,19 @@ from emulator.decode import decode_unit
 from emulator.errors import IllegalProgram
 from emulator.operations import Instruction, check_registers, prepare
 from emulator.races import RaceDetector
-from emulator.state import MachineState
+from emulator.state import MachineState, allocate
 from emulator.units import load, matrix, store, system, vector
 from hw.spec.errors import InputError
 from hw.spec.instructions import SEMAPHORE_BITS, Unit
 from hw.spec.program import Program
 from hw.spec.registers import STOP_TOKENS
 
+Traces = dict[Unit, "UnitTrace"]
 _EXECUTE: dict[Unit, Callable[[MachineState, Mapping[str, int]], int]] = {
     Unit.LD: load.execute,
     Unit.ST: store.execute,
     Unit.MPE: matrix.execute,
     Unit.SFU: vector.execute,
-    Unit.SYS: system.execute,
 }
 _CHUNK = 256
 _FULL = (1 << SEMAPHORE_BITS) - 1
@@ -55,8 +55,6 @@ class _UnitRun:
         self.unit = unit
         self.table = table
         self.instructions = instructions
-        self.execute = _EXECUTE[unit]
-        self.trace = UnitTrace()
         self.entries: list[list[int]] = []
         self.at = 0
         self._state = seq.new_state()
@@ -118,8 +116,10 @@ class Machine:
 
     def run(
         self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...] = ()
-    ) -> tuple[MachineState, dict[Unit, UnitTrace]]:
+    ) -> tuple[MachineState, Traces]:
         """Run from the prompt until `tokens` tokens are generated or a stop token appears.
+
+        Gives the state and the retirements of core 0; those of all cores are `states` and `core_traces`.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Machine:
         stop_tokens: tuple[int, ...] = (),
         forced: Sequence[int] = (),
     ) -> Iterator[MachineState]:
-        """Like `run`, but yield the state each time SYS has set a token.
+        """Like `run`, but yield the state of core 0 each time SYS has set a token.
 
         `forced` replaces the first generated tokens, so that logits along a given text can be read.
         """
@@ -162,18 +162,22 @@ class Machine:
     def _start(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...]) -> None:
         spec = self.program.machine
         check_request(self.program, prompt, tokens, stop_tokens)
-        state = self.state = MachineState(spec)
-        state.checked = self.check
-        state.memory[: len(self.program.memory)] = self.program.memory
-        state.tokens[: len(prompt)] = prompt
-        state.prompt_length = len(prompt)
-        state.steps = len(prompt) + tokens - 1
-        state.stop_tokens = stop_tokens
+        arrays = allocate(spec)
+        self.states = [MachineState(spec, arrays, core) for core in range(spec.cores)]
+        self.state = self.states[0]
+        for state, image in zip(self.states, self.program.images, strict=True):
+            state.checked = self.check
+            state.memory[: len(image)] = image
+            state.tokens[: len(prompt)] = prompt
+            state.prompt_length = len(prompt)
+            state.steps = len(prompt) + tokens - 1
+            state.stop_tokens = stop_tokens
         # Tokens that a unit (first index) has been given by another one and not taken.
         self._counts = [[0] * len(Unit) for _ in Unit]
         self._races = RaceDetector(spec) if self.check else None
         self._units = {u: _UnitRun(u, self._codes[u].table, self._instructions[u]) for u in Unit}
-        self.traces = {u: run.trace for u, run in self._units.items()}
+        self.core_traces: list[Traces] = [{u: UnitTrace() for u in Unit} for _ in self.states]
+        self.traces = self.core_traces[0]
 
     def _advance(self, run: _UnitRun) -> bool:
         """Execute what tokens allow of a unit, of SYS up to the next token; whether there was anything."""
@@ -206,22 +210,32 @@ class Machine:
 
     def _execute(self, run: _UnitRun, instruction: Instruction, entry: list[int]) -> None:
         """Execute one instruction, with whatever is checked and kept of it."""
-        checksum = 0
+        checksums = [0] * len(self.states)
         if self._races:
-            checksum = self._execute_checked(self._races, run, instruction, entry)
+            checksums = self._execute_checked(self._races, run, instruction, entry)
         elif not instruction.sync:
-            checksum = run.execute(self.state, instruction.evaluate(entry, self.state.token))
+            checksums = self._apply(run.unit, instruction.evaluate(entry, self.state.token))
         if self.trace:
-            trace = run.trace
-            trace.pc.append(entry[0])
-            trace.indices.append(tuple(entry[seq.INDEX : seq.CONTROLS]))
-            trace.checksum.append(checksum)
+            for traces, checksum in zip(self.core_traces, checksums, strict=True):
+                trace = traces[run.unit]
+                trace.pc.append(entry[0])
+                trace.indices.append(tuple(entry[seq.INDEX : seq.CONTROLS]))
+                trace.checksum.append(checksum)
+
+    def _apply(self, unit: Unit, operation: Mapping[str, int]) -> list[int]:
+        """Apply an operation in all cores; their checksums."""
+        states = self.states
+        if unit == Unit.SYS:
+            return [system.execute_cores(states, operation)] * len(states)
+        if unit == Unit.SFU and operation["exchange"]:
+            return [vector.exchange(states, operation)] * len(states)
+        return [_EXECUTE[unit](state, operation) for state in states]
 
     def _execute_checked(
         self, races: RaceDetector, run: _UnitRun, instruction: Instruction, entry: list[int]
-    ) -> int:
-        """Checksum of an instruction whose accesses are found legal; otherwise raise `IllegalProgram`."""
-        unit, state, checksum = run.unit, self.state, 0
+    ) -> list[int]:
+        """Checksums of an instruction whose accesses are found legal; otherwise raise `IllegalProgram`."""
+        unit, state, checksums = run.unit, self.state, [0] * len(self.states)
         for giver in instruction.givers:
             races.take(giver, unit)
         if instruction.sync:
@@ -230,11 +244,11 @@ class Machine:
             operation = instruction.evaluate(entry, state.token)
             reads, writes = accesses(unit, operation, state)
             races.access(unit, f"{unit.name} instruction {instruction.pc}", reads, writes)
-            checksum = run.execute(state, operation)
+            checksums = self._apply(unit, operation)
             races.check_rings(state)
         for taker in instruction.takers:
             races.give(unit, taker)
-        return checksum
+        return checksums
 
     def _complaint(self, stuck: list[_UnitRun]) -> str:
         """Why these units do not go on."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from emulator.accesses import BUFFERS, Range, depths
 from emulator.errors import IllegalProgram
+from emulator.lazy import zeros
 from emulator.state import MachineState
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
@@ -31,8 +32,8 @@ class RaceDetector:
             (a, b): deque() for a in Unit for b in Unit
         }
         self.depth = depths(spec)
-        self.written = {name: np.zeros(depth, np.int64) for name, depth in self.depth.items()}
-        self.read = {name: np.zeros(depth, np.int64) for name, depth in self.depth.items()}
+        self.written = {name: zeros((depth,), np.int64) for name, depth in self.depth.items()}
+        self.read = {name: zeros((depth,), np.int64) for name, depth in self.depth.items()}
 
     def take(self, giver: int, taker: int) -> None:
         """`taker` consumes a token of `giver`."""

@@ -1,14 +1,95 @@
 """Everything that the processor and its memory hold between instructions, as NumPy arrays."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from emulator.lazy import zeros
 from hw.spec.machine import MachineSpec
+
+__all__ = ["Arrays", "MachineState", "allocate", "order_key"]
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+
+# Entries of a core's registers.
+STREAM_WRITE, STREAM_READ, SCALE_WRITE, SCALE_READ = range(4)
+ACCUMULATED, BEST_KNOWN, BEST_KEY, BEST_INDEX, TOKEN, END = range(4, 10)
+REGISTERS = 10
+
+
+class Arrays(NamedTuple):
+    """What all cores hold, the first index the core; see `MachineState`, which shows one of them."""
+
+    memory: Bytes
+    stream: Bytes
+    scale_ring: Bytes
+    input: Floats
+    vector: Floats
+    result: Floats
+    scalars: Floats
+    matrix_scales: Floats
+    activation: npt.NDArray[np.int8]
+    store: Bytes
+    tokens: Integers
+    accumulators: Integers
+    registers: Integers
+
+
+def allocate(spec: MachineSpec) -> Arrays:
+    """Arrays of zeros for the cores of a machine; memory takes room only where it is written."""
+    cores, word, lanes = spec.cores, spec.word_bytes, spec.lanes
+    arrays = Arrays(
+        memory=zeros((cores, spec.memory.words, word)),
+        stream=np.zeros((cores, spec.stream_words, word), np.uint8),
+        scale_ring=np.zeros((cores, spec.scale_words, word), np.uint8),
+        input=np.zeros((cores, spec.input_words * spec.word_rows, lanes), np.float32),
+        vector=np.zeros((cores, spec.vector_rows, lanes), np.float32),
+        result=np.zeros((cores, spec.result_rows, lanes), np.float32),
+        scalars=np.zeros((cores, spec.scalars), np.float32),
+        matrix_scales=np.zeros((cores, spec.matrix_scales), np.float32),
+        activation=np.zeros((cores, spec.activation_rows * lanes), np.int8),
+        store=np.zeros((cores, spec.store_rows * spec.matrix_rows), np.uint8),
+        tokens=np.zeros((cores, spec.tokens), np.int64),
+        accumulators=np.zeros((cores, spec.matrix_columns, spec.matrix_rows), np.int64),
+        registers=np.zeros((cores, REGISTERS), np.int64),
+    )
+    arrays.registers[:, ACCUMULATED] = spec.matrix_columns
+    return arrays
+
+
+def order_key(value: float) -> int:
+    """FP32 as an integer that orders as the vector unit does: by value, and -0 below +0."""
+    bits = int(np.float32(value).view(np.int32))
+    return bits if bits >= 0 else bits ^ 0x7FFFFFFF
+
+
+class _Register:
+    """One entry of the registers, as an attribute."""
+
+    def __init__(self, entry: int) -> None:
+        self.entry = entry
+
+    def __get__(self, state: "MachineState", _: object = None) -> int:
+        return int(state.registers[self.entry])
+
+    def __set__(self, state: "MachineState", value: int) -> None:
+        state.registers[self.entry] = value
 
 
 class MachineState:
     """Buffers, files, rings and memory of one core, all zero at first.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+    arrays : Arrays
+        Of all cores; new ones if not given.
+    core : int
+        Which one this is.
 
     Attributes
     ----------
@@ -25,8 +106,10 @@ class MachineState:
     accumulators : int64 [matrix_columns, matrix_rows]
     accumulated_columns : int
         Columns that the latest pass of the matrix engine used.
-    best_value, best_index : float, int
+    best_value, best_index : float or None, int
         ARGMAX so far; `best_index` is what SYS takes as the next token.
+    registers : int64 [REGISTERS]
+        What of this is single numbers.
     prompt_length, steps, stop_tokens : int, int, tuple of int
         What the host wrote.
     forced : sequence of int
@@ -37,29 +120,55 @@ class MachineState:
         The shared registers that SYS sets.
     """
 
-    def __init__(self, spec: MachineSpec) -> None:
+    stream_write, stream_read = _Register(STREAM_WRITE), _Register(STREAM_READ)
+    scale_write, scale_read = _Register(SCALE_WRITE), _Register(SCALE_READ)
+    accumulated_columns = _Register(ACCUMULATED)
+    best_index = _Register(BEST_INDEX)
+    token = _Register(TOKEN)
+
+    def __init__(self, spec: MachineSpec, arrays: Arrays | None = None, core: int = 0) -> None:
         self.spec = spec
-        word, lanes = spec.word_bytes, spec.lanes
-        self.memory = np.zeros((spec.memory.words, word), np.uint8)
-        self.stream = np.zeros((spec.stream_words, word), np.uint8)
-        self.scale_ring = np.zeros((spec.scale_words, word), np.uint8)
-        self.stream_write = self.stream_read = self.scale_write = self.scale_read = 0
-        self.input = np.zeros((spec.input_words * spec.word_rows, lanes), np.float32)
-        self.vector = np.zeros((spec.vector_rows, lanes), np.float32)
-        self.result = np.zeros((spec.result_rows, lanes), np.float32)
-        self.scalars = np.zeros(spec.scalars, np.float32)
-        self.matrix_scales = np.zeros(spec.matrix_scales, np.float32)
-        self.activation = np.zeros(spec.activation_rows * lanes, np.int8)
-        self.store = np.zeros(spec.store_rows * spec.matrix_rows, np.uint8)
-        self.tokens = np.zeros(spec.tokens, np.int64)
-        self.accumulators = np.zeros((spec.matrix_columns, spec.matrix_rows), np.int64)
-        self.accumulated_columns = spec.matrix_columns
-        self.best_value: float | None = None
-        self.best_index = 0
+        self.core = core
+        shared = arrays or allocate(spec)
+        self.memory, self.stream, self.scale_ring = (
+            shared.memory[core],
+            shared.stream[core],
+            shared.scale_ring[core],
+        )
+        self.input, self.vector, self.result = (
+            shared.input[core],
+            shared.vector[core],
+            shared.result[core],
+        )
+        self.scalars, self.matrix_scales = shared.scalars[core], shared.matrix_scales[core]
+        self.activation, self.store = shared.activation[core], shared.store[core]
+        self.tokens, self.accumulators = shared.tokens[core], shared.accumulators[core]
+        self.registers = shared.registers[core]
         self.prompt_length = 0
         self.steps = 0
         self.stop_tokens: tuple[int, ...] = ()
         self.forced: Sequence[int] = ()
         self.checked = True
-        self.token = 0
-        self.end = False
+
+    @property
+    def end(self) -> bool:
+        """The END flag."""
+        return bool(self.registers[END])
+
+    @end.setter
+    def end(self, value: bool) -> None:
+        self.registers[END] = value
+
+    @property
+    def best_value(self) -> float | None:
+        """Largest value so far."""
+        if not self.registers[BEST_KNOWN]:
+            return None
+        key = int(self.registers[BEST_KEY])
+        bits = key if key >= 0 else key ^ 0x7FFFFFFF
+        return float(np.array(bits, np.int64).astype(np.int32).view(np.float32))
+
+    @best_value.setter
+    def best_value(self, value: float | None) -> None:
+        self.registers[BEST_KNOWN] = value is not None
+        self.registers[BEST_KEY] = order_key(value) if value is not None else 0

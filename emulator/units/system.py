@@ -2,19 +2,40 @@
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from emulator.state import MachineState
+from emulator.state import BEST_KEY, BEST_KNOWN, MachineState
+
+__all__ = ["execute", "execute_cores"]
 
 
 def execute(state: MachineState, operation: Mapping[str, int]) -> int:
-    """Set TOKEN and END for `position`; return the checksum of both (see `docs/isa.md`, SYS)."""
-    position = operation["position"]
-    generated = position >= state.prompt_length
+    """Apply an operation of SYS on a machine of one core; see `execute_cores`."""
+    return execute_cores([state], operation)
+
+
+def execute_cores(states: Sequence[MachineState], operation: Mapping[str, int]) -> int:
+    """Set TOKEN and END of all cores for `position`; the checksum of both (see `docs/isa.md`, SYS)."""
+    first, position = states[0], operation["position"]
+    generated = position >= first.prompt_length
+    token = int(first.tokens[position % len(first.tokens)])
     if generated:
-        answered = position - state.prompt_length
-        known = answered < len(state.forced)
-        state.tokens[position] = state.forced[answered] if known else state.best_index
-    state.token = int(state.tokens[position])
-    state.end = position >= state.steps or (generated and state.token in state.stop_tokens)
-    return zlib.crc32(struct.pack("<II", state.token, int(state.end)))
+        answered = position - first.prompt_length
+        known = answered < len(first.forced)
+        token = first.forced[answered] if known else best_token(states)
+    end = position >= first.steps or (generated and token in first.stop_tokens)
+    for state in states:
+        if generated:
+            state.tokens[position % len(state.tokens)] = token
+        state.token, state.end = token, end
+    return zlib.crc32(struct.pack("<II", token, int(end)))
+
+
+def best_token(states: Sequence[MachineState]) -> int:
+    """Number of the largest ARGMAX value of all cores, the lowest on a tie."""
+    candidates = [
+        # A core that has seen no element is behind all others.
+        (-int(s.registers[BEST_KNOWN]), -int(s.registers[BEST_KEY]), s.best_index * len(states) + i)
+        for i, s in enumerate(states)
+    ]
+    return min(candidates)[2]

@@ -1,7 +1,8 @@
 """The program container: instructions and packed memory image of one model on one machine, in one file.
 
 Layout: magic `LPUPROG\\n`, version (u32), header length (u32), header (JSON), sections back to back, SHA-256 of
-everything before it. All integers are little-endian. The header names every section with its length.
+everything before it. All integers are little-endian. The header names every section with its length. The section of
+the memory has the images of all cores one behind another, all of the same length.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from hw.spec.machine import MachineSpec, machine_from_dict
 from hw.spec.output import atomic_write
 
 MAGIC = b"LPUPROG\n"
-VERSION = 1
+VERSION = 2
 _PREFIX = struct.Struct("<8sII")
 _DIGEST_BYTES = 32
 
@@ -34,8 +35,8 @@ class Program:
         The machine it was compiled for, memory timing included.
     instructions : dict of Unit to list of int
         Instruction words of each sequencer.
-    memory : uint8 [words, word_bytes]
-        Initial memory image, from word 0 on; the rest of the memory is zero.
+    memory : uint8 [words, word_bytes], or [cores, words, word_bytes] if the machine has several cores
+        Initial memory image of each core, from word 0 on; the rest of the memory is zero.
     information : dict
         Plain data for the host and for reports: model name, vocabulary size, longest context, stop tokens,
         regions of the memory, recipe, tokenizer (JSON text, may be absent).
@@ -52,6 +53,11 @@ class Program:
         return self.machine.hash
 
     @property
+    def images(self) -> list[np.ndarray]:
+        """Memory image of each core: uint8 [words, word_bytes]."""
+        return [self.memory] if self.machine.cores == 1 else list(self.memory)
+
+    @property
     def instruction_bytes(self) -> int:
         """Bytes of all instructions, as the sequencers hold them."""
         return sum(
@@ -66,6 +72,9 @@ def program_bytes(program: Program) -> bytes:
         width = instruction_bits(unit) // 8
         words = program.instructions.get(unit, [])
         sections.append((unit.name, b"".join(word.to_bytes(width, "little") for word in words)))
+    expected = (program.machine.cores,) if program.machine.cores > 1 else ()
+    if program.memory.shape[:-2] != expected:
+        raise ValueError(f"memory: expected an image for each of {program.machine.cores} cores")
     sections.append(("memory", np.ascontiguousarray(program.memory, np.uint8).tobytes()))
     header = json.dumps(
         {
@@ -130,8 +139,11 @@ def load_program(path: Path, machine: MachineSpec | None = None) -> Program:
         width = instruction_bits(unit) // 8
         _check_section(path, unit.name, len(sections[unit.name]), width, spec.instructions)
         instructions[unit] = _split(sections[unit.name], width)
-    _check_section(path, "memory", len(sections["memory"]), spec.word_bytes, spec.memory.words)
-    memory = np.frombuffer(sections["memory"], np.uint8).reshape(-1, spec.word_bytes)
+    item = spec.cores * spec.word_bytes
+    _check_section(path, "memory", len(sections["memory"]), item, spec.memory.words)
+    memory = np.frombuffer(sections["memory"], np.uint8)
+    shape = (spec.cores,) if spec.cores > 1 else ()
+    memory = memory.reshape(*shape, len(memory) // item, spec.word_bytes)
     return Program(spec, instructions, memory, header["information"])
 
 
