@@ -57,7 +57,7 @@ class FloatFunction(wiring.Component):
     """A function of an FP32 number, chosen for each number.
 
     No flow control; latency `FUNCTION_LATENCY`, one number a cycle. `hw.spec.functions` states
-    the functions; IDENTITY passes the canonical form of the operand. One 256-entry table memory;
+    the functions; IDENTITY passes the canonical form of the operand, RELU that of a positive one. One 256-entry table memory;
     the quadratic is nested, exact, and truncated once.
 
     Members
@@ -151,6 +151,9 @@ class FloatFunction(wiring.Component):
         with m.Switch(function):
             with m.Case(Function.IDENTITY.value):
                 m.d.comb += [override.eq(1), value.eq(Cat(operand.magnitude, operand.sign))]
+            with m.Case(Function.RELU.value):
+                positive = Mux(operand.sign, 0, operand.magnitude)
+                m.d.comb += [override.eq(1), value.eq(positive)]
             with m.Case(Function.EXPONENTIAL2.value):
                 # From -128 to -126 the exponent of the result is too small, which flushes it.
                 m.d.comb += [

@@ -217,44 +217,46 @@ class Sequencer(wiring.Component):
         position: Signal,
         index: list[Signal],
     ) -> Value:
-        """Fill the payload of `o`; return the count of LOOP, valid in SUM."""
+        """Fill the payload of `o`; return the count of LOOP and INCREMENT, valid in SUM."""
         registers = {
             Register.POSITION: position,
             Register.PROMPT_LENGTH: self.prompt_length,
             Register.STEPS: self.steps,
             Register.TOKEN: self.token,
+            Register.PREFILL_LENGTH: (self.prompt_length - 1)[:REGISTER_BITS],
         }
         evaluator = OperandEvaluator(m, state, index, registers)
-        loop = Signal()
-        m.d.comb += loop.eq(opcode == Opcode.LOOP)
+        control = Signal()
+        m.d.comb += control.eq((opcode == Opcode.LOOP) | (opcode == Opcode.INCREMENT))
         names = {field.name for field in EXECUTE[self.unit]}
-        loop_count: Value | None = None
+        control_count: Value | None = None
         values: dict[str, Value] = {}
 
         def part(operand: str) -> Callable[[str], Value]:
             return lambda name: self._field(word, Opcode.EXECUTE, f"{operand}_{name}")
 
-        def loop_part(name: str) -> Value:
+        def control_part(name: str) -> Value:
+            # In the same place in INCREMENT.
             return self._field(word, Opcode.LOOP, f"count_{name}")
 
         def either(own: Callable[[str], Value]) -> Callable[[str], Value]:
-            return lambda name: Mux(loop, loop_part(name), own(name))
+            return lambda name: Mux(control, control_part(name), own(name))
 
         for name, *_ in operation_layout(self.unit):
             if f"{name}_cap" in names:
                 fields = part(name)
-                if loop_count is None:
-                    # A LOOP has no operands, so it shares the logic of the first count.
+                if control_count is None:
+                    # Control instructions have no operands, so they share the logic of the first count.
                     fields = either(fields)
                 values[name] = evaluator.count(name, fields)
-                loop_count = values[name] if loop_count is None else loop_count
+                control_count = values[name] if control_count is None else control_count
             elif f"{name}_base" in names and name != "address":
                 values[name] = evaluator.buffer(name, part(name), 1 + (f"{name}_level1" in names))
         lane: Value | None = None
         if "address_base" in names:
             values["address"], lane = evaluator.address(part("address"))
-        if loop_count is None:
-            loop_count = evaluator.count("count", loop_part)
+        if control_count is None:
+            control_count = evaluator.count("count", control_part)
         self.multipliers = evaluator.finish()
 
         for name, *_ in operation_layout(self.unit):
@@ -272,7 +274,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += target.eq(lane)
             else:
                 m.d.comb += target.eq(self._field(word, Opcode.EXECUTE, name))
-        return loop_count
+        return control_count
 
     def _states(
         self, m: Module, state: Value, word: Value, pc: Signal, is_unit: Signal, issue: Signal
@@ -365,7 +367,8 @@ class Sequencer(wiring.Component):
                                 m.d.sync += index[level].eq(0)
                 with m.Case(Opcode.INCREMENT):
                     m.d.comb += legal.eq(1)
-                    m.d.sync += position.eq(position + 1)
+                    backward = self._field(word, Opcode.INCREMENT, "backward")
+                    m.d.sync += position.eq(Mux(backward, position - count, position + count))
                 with m.Case(Opcode.HALT):
                     m.d.comb += legal.eq(1)
                     m.d.sync += pc.eq(pc)

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hw.core.exchange import received_layout, sent_layout
 from hw.core.ports import operation_layout, unit_members
 from hw.core.vector_lane import (
     ELEMENT_LATENCY,
@@ -13,10 +14,11 @@ from hw.core.vector_lane import (
     VectorLane,
 )
 from hw.core.vector_operand import VectorOperand, operand_ports
-from hw.core.vector_reduce import INDEX_BITS, VectorMaximum, VectorSum
+from hw.core.vector_reduce import INDEX_BITS, KEY_BITS, VectorMaximum, VectorSum
 from hw.core.vector_walk import VectorWalk, beat_layout
 from hw.core.vector_write import VectorWrite, vector_write_ports
 from hw.spec.floating import FLOAT_MULTIPLY_LATENCY, FROM_INTEGER_LATENCY
+from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target, Unit
 from hw.spec.latency import VECTOR_READ_CYCLES, vector_latency, vector_tree_cycles
 from hw.spec.machine import MachineSpec
@@ -24,6 +26,18 @@ from hw.spec.machine import MachineSpec
 __all__ = ["VectorUnit"]
 
 OPERANDS = ("a", "b", "c")
+
+
+def exchange_members(spec: MachineSpec) -> dict[str, wiring.Member]:
+    """Members towards other cores; none if there is one core."""
+    if spec.cores == 1:
+        return {}
+    return {
+        "offer": Out(1),
+        "go": In(1),
+        "sent": Out(sent_layout(spec)),
+        "received": In(received_layout(spec)),
+    }
 
 
 class VectorUnit(wiring.Component):
@@ -48,6 +62,10 @@ class VectorUnit(wiring.Component):
         Drop what is under way, and forget ARGMAX.
     best_index : Out(INDEX_BITS)
         Index of the largest element that ARGMAX has seen.
+    best_key : Out(KEY_BITS)
+        Its rank.
+    offer, go, sent, received
+        With several cores: see `hw.core.exchange.Exchange`.
     a_input, a_vector, a_result, a_scalar, b_..., c_... : Out(read_port(...))
         Buffers, read for each operand.
     vector, scalar, activation, store, matrix_scale : Out(write_port(...))
@@ -60,6 +78,12 @@ class VectorUnit(wiring.Component):
     illegal: Value
     restart: Value
     best_index: Value
+    best_key: Value
+    # With several cores.
+    offer: Value
+    go: Value
+    sent: data.View
+    received: data.View
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -74,6 +98,8 @@ class VectorUnit(wiring.Component):
             **unit_members(Unit.SFU),
             "restart": In(1),
             "best_index": Out(INDEX_BITS),
+            "best_key": Out(KEY_BITS),
+            **exchange_members(spec),
             **reads,
             **writes,
         })
@@ -92,9 +118,17 @@ class VectorUnit(wiring.Component):
         accept = Signal()
         start = Signal()
         illegal = self._illegal(m, new)
+        held = Signal()
+        if self.spec.cores > 1:
+            # An exchange begins in all cores at once.
+            exchanges = new.exchange & ~new.sync
+            m.d.comb += [
+                self.offer.eq(self.i.valid & ~busy & exchanges),
+                held.eq(exchanges & ~self.go),
+            ]
         m.d.comb += [
-            self.i.ready.eq(~busy),
-            accept.eq(self.i.valid & ~busy),
+            self.i.ready.eq(~busy & ~held),
+            accept.eq(self.i.valid & self.i.ready),
             start.eq(accept & ~new.sync & ~illegal),
         ]
         m.d.sync += self.illegal.eq(accept & ~new.sync & illegal)
@@ -105,7 +139,8 @@ class VectorUnit(wiring.Component):
 
         beats = self._beats(m, start, new, operation)
         # `beats[n]` is the beat whose address went out n cycles ago.
-        m.d.sync += self.done.eq((accept & new.sync) | beats[-1].final)
+        final = self._after_exchange(m, operation, beats[-1].final)
+        m.d.sync += self.done.eq((accept & new.sync) | final)
         elements, integers, fixed = self._lanes(m, start, new, operation, beats)
         result_valid, result = self._reductions(m, start, new, operation, beats, elements, fixed)
 
@@ -125,9 +160,26 @@ class VectorUnit(wiring.Component):
             write.result.eq(result),
             self.checksum.eq(write.checksum),
         ]
+        if self.spec.cores > 1:
+            m.d.comb += [
+                write.exchange.eq(operation.exchange),
+                write.exchange_pitch.eq(operation.exchange_pitch),
+                write.received.eq(self.received),
+                self.sent.eq(write.sent),
+            ]
         for name in vector_write_ports(self.spec):
             connect(m, flipped(getattr(self, name)), getattr(write, name))
         return m
+
+    def _after_exchange(self, m: Module, operation: data.View, final: Value) -> Value:
+        """The end of an instruction, later by what an exchange takes beyond its beats."""
+        later = self.spec.exchange_latency + self.spec.cores - 1
+        left = Signal(range(later + 1))
+        with m.If(final):
+            m.d.sync += left.eq(Mux(operation.exchange, later, 0))
+        with m.Elif(left.any()):
+            m.d.sync += left.eq(left - 1)
+        return Mux(operation.exchange, left == 1, final)
 
     def _illegal(self, m: Module, new: data.View) -> Signal:
         """Whether the fields of an EXECUTE do not go together."""
@@ -148,6 +200,8 @@ class VectorUnit(wiring.Component):
                 | (new.target > Target.MATRIX_SCALE)
                 | ((new.reduce == Reduce.ARGMAX) & (new.rows != 1))
                 | ((new.target == Target.SCALAR) & reduces)
+                | (new.exchange & ((new.target != Target.VECTOR) | new.reduce.any()))
+                | (new.function > Function.RELU.value)
             ),
         ]
         return illegal
@@ -163,8 +217,10 @@ class VectorUnit(wiring.Component):
         m.submodules.walk = walk = VectorWalk(self.spec)
         m.d.comb += [
             walk.start.eq(start),
-            walk.rows.eq(new.rows),
+            walk.rows.eq(Mux(start, new.rows, operation.rows)),
             walk.length.eq(Mux(start, new.length, operation.length)),
+            walk.causal.eq(Mux(start, new.causal, operation.causal)),
+            walk.slow.eq(operation.exchange),
         ]
         beats = [walk.o]
         for age in range(1, vector_latency(self.spec)):
@@ -242,6 +298,7 @@ class VectorUnit(wiring.Component):
             maximum.base.eq(new.d),
             maximum.keep.eq(operation.reduce == Reduce.ARGMAX),
             self.best_index.eq(maximum.best_index),
+            self.best_key.eq(maximum.best_key),
             total.fixed.eq(fixed),
             total.mask.eq(beats[fixed_age].mask),
             total.valid.eq(beats[fixed_age + tree].valid),

@@ -23,7 +23,7 @@ def operand_ports(spec: MachineSpec) -> dict[str, wiring.Signature]:
     """Read ports of one operand by the name of the buffer; `data` is one row, or one scalar."""
     width = 32 * spec.lanes
     return {
-        "input": read_port(spec.input_words, width),
+        "input": read_port(spec.input_words * spec.word_rows, width),
         "vector": read_port(spec.vector_rows, width),
         "result": read_port(spec.result_rows, width),
         "scalar": read_port(spec.scalars, 32),

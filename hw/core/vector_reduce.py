@@ -86,6 +86,8 @@ class VectorMaximum(wiring.Component):
         The valid beat takes part in ARGMAX.
     best_index : Out(INDEX_BITS)
         Index of the largest element, the lowest of equals.
+    best_key : Out(KEY_BITS)
+        Its rank; 0 if there is none.
     """
 
     elements: Value
@@ -99,6 +101,7 @@ class VectorMaximum(wiring.Component):
     base: Value
     keep: Value
     best_index: Value
+    best_key: Value
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -114,6 +117,7 @@ class VectorMaximum(wiring.Component):
             "base": In(BUFFER_BITS),
             "keep": In(1),
             "best_index": Out(INDEX_BITS),
+            "best_key": Out(KEY_BITS),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -136,7 +140,7 @@ class VectorMaximum(wiring.Component):
         with m.If(self.valid & (self.first | (key > row_key))):
             m.d.sync += row_key.eq(key)
 
-        best_key = Signal(KEY_BITS)
+        best_key = self.best_key
         position = Signal(INDEX_BITS - lane_bits)
         with m.If(self.forget):
             m.d.sync += best_key.eq(0)

@@ -32,9 +32,9 @@ def last_beat(spec: MachineSpec, length: Value) -> Value:
 
 
 class VectorWalk(wiring.Component):
-    """Goes through the rows and beats of an instruction, one beat a cycle, without gaps.
+    """Goes through the rows and beats of an instruction, one beat a cycle, or every `cores` cycles.
 
-    The first beat is in the cycle after `start`; `length` has to hold until the last.
+    The first beat is in the cycle after `start`; everything else has to hold until the last.
 
     Parameters
     ----------
@@ -47,6 +47,10 @@ class VectorWalk(wiring.Component):
         An instruction begins; not while another one is under way.
     rows, length : In
         At least 1.
+    causal : In(1)
+        Every row is an element longer than the one before; all take the beats of the last.
+    slow : In(1)
+        A beat every `cores` cycles.
     o : Out(beat_layout(spec))
         The beat of this cycle.
     """
@@ -54,6 +58,8 @@ class VectorWalk(wiring.Component):
     start: Value
     rows: Value
     length: Value
+    causal: Value
+    slow: Value
     o: data.View
 
     def __init__(self, spec: MachineSpec) -> None:
@@ -62,6 +68,8 @@ class VectorWalk(wiring.Component):
             "start": In(1),
             "rows": In(ROW_BITS),
             "length": In(LENGTH_BITS),
+            "causal": In(1),
+            "slow": In(1),
             "o": Out(beat_layout(spec)),
         })
 
@@ -69,7 +77,11 @@ class VectorWalk(wiring.Component):
         m = Module()
         lane_bits = exact_log2(self.spec.lanes)
         last_lane = self.spec.lanes - 1
-        last_number = Signal(LENGTH_BITS)
+        longest = Signal(LENGTH_BITS + 1)
+        last_number = Signal(LENGTH_BITS + 1)
+        row_length = Signal(LENGTH_BITS, reset_less=True)
+        next_length = Signal(LENGTH_BITS)
+        beat = Signal()
         beats_left = Signal(LENGTH_BITS, reset_less=True)
         rows_left = Signal(ROW_BITS, reset_less=True)
         remaining = Signal(LENGTH_BITS, reset_less=True)
@@ -79,12 +91,15 @@ class VectorWalk(wiring.Component):
         last = Signal()
         final = Signal()
         m.d.comb += [
-            last_number.eq(last_beat(self.spec, self.length)),
-            last.eq(valid & ~beats_left.any()),
+            longest.eq(self.length + Mux(self.causal, self.rows - 1, 0)),
+            last_number.eq(last_beat(self.spec, longest)),
+            next_length.eq(Mux(self.start, self.length, row_length + self.causal)),
+            beat.eq(valid & self._turn(m)),
+            last.eq(beat & ~beats_left.any()),
             final.eq(last & ~rows_left.any()),
             whole.eq(remaining[lane_bits:].any()),
-            self.o.valid.eq(valid),
-            self.o.first.eq(first),
+            self.o.valid.eq(beat),
+            self.o.first.eq(beat & first),
             self.o.last.eq(last),
             self.o.final.eq(final),
             self.o.mask.eq(
@@ -95,8 +110,12 @@ class VectorWalk(wiring.Component):
             ),
         ]
         with m.If(self.start | last):
-            m.d.sync += [beats_left.eq(last_number), remaining.eq(self.length)]
-        with m.Else():
+            m.d.sync += [
+                beats_left.eq(last_number),
+                remaining.eq(next_length),
+                row_length.eq(next_length),
+            ]
+        with m.Elif(beat):
             m.d.sync += [
                 beats_left.eq(beats_left - 1),
                 remaining.eq(Mux(whole, remaining - self.spec.lanes, 0)),
@@ -104,10 +123,23 @@ class VectorWalk(wiring.Component):
         with m.If(self.start):
             m.d.sync += [valid.eq(1), first.eq(1), rows_left.eq(self.rows - 1)]
         with m.Else():
-            m.d.sync += [valid.eq(valid & ~final), first.eq(last & ~final)]
+            m.d.sync += valid.eq(valid & ~final)
+            with m.If(beat):
+                m.d.sync += first.eq(last)
             with m.If(last):
                 m.d.sync += rows_left.eq(rows_left - 1)
         return m
+
+    def _turn(self, m: Module) -> Value:
+        """Whether a beat may be in this cycle."""
+        if self.spec.cores == 1:
+            return Const(1, 1)
+        phase = Signal(range(self.spec.cores))
+        with m.If(self.start | ~self.slow | (phase == self.spec.cores - 1)):
+            m.d.sync += phase.eq(0)
+        with m.Else():
+            m.d.sync += phase.eq(phase + 1)
+        return phase == 0
 
 
 def walk_address(

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from hw.core.checksum import Checksum
+from hw.core.exchange import received_layout, sent_layout
 from hw.core.ports import operation_layout, write_port
 from hw.core.vector_lane import INTEGER_BITS
 from hw.core.vector_walk import beat_layout, walk_address
@@ -23,8 +24,8 @@ TARGET_BITS = operation_layout(Unit.SFU)["target"].width
 def vector_write_ports(spec: MachineSpec) -> dict[str, wiring.Signature]:
     """Write ports of the vector unit by the name of the buffer.
 
-    An activation row has `lanes` bytes. The store buffer has rows of `matrix_rows` bytes, two of
-    `lanes` bytes or a few of 4.
+    An activation row has `lanes` bytes. The store buffer has rows of `matrix_rows` bytes, a few of
+    `lanes` bytes or of 4.
     """
     store_granularity = 8 * min(spec.lanes, 4)
     return {
@@ -56,6 +57,8 @@ class VectorWrite(wiring.Component):
         A beat of integers; used by ACTIVATION and STORE_INTEGER.
     result_valid, result : In(1), In(32)
         The result of a row. Not with the target SCALAR.
+    exchange, exchange_pitch, sent, received
+        With several cores: what would be written goes out by `sent`, and everything that comes in is written.
     vector, scalar, activation, store, matrix_scale : Out(write_port(...))
         Ports of the buffers.
     checksum : Out(32)
@@ -73,6 +76,11 @@ class VectorWrite(wiring.Component):
     integers: Value
     result_valid: Value
     result: Value
+    # With several cores.
+    exchange: Value
+    exchange_pitch: Value
+    sent: data.View
+    received: data.View
     vector: Any
     scalar: Any
     activation: Any
@@ -82,6 +90,14 @@ class VectorWrite(wiring.Component):
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
+        exchange: dict[str, wiring.Member] = {}
+        if spec.cores > 1:
+            exchange = {
+                "exchange": In(1),
+                "exchange_pitch": In(BUFFER_BITS),
+                "sent": Out(sent_layout(spec)),
+                "received": In(received_layout(spec)),
+            }
         super().__init__({
             "start": In(1),
             "base": In(BUFFER_BITS),
@@ -95,6 +111,7 @@ class VectorWrite(wiring.Component):
             "result_valid": In(1),
             "result": In(32),
             "checksum": Out(32),
+            **exchange,
             **{name: Out(port) for name, port in vector_write_ports(spec).items()},
         })
 
@@ -138,7 +155,7 @@ class VectorWrite(wiring.Component):
         element_checksum = self._checksum(
             m,
             {
-                "vector": (self.vector.enable, numbers),
+                "vector": (self.vector.enable, self.vector.data),
                 "byte": (is_integer & write_row, integers),
                 "word": (
                     write_first
@@ -176,27 +193,21 @@ class VectorWrite(wiring.Component):
         ]
         for port in (self.vector, self.activation, self.matrix_scale):
             m.d.comb += port.address.eq(address[: len(port.address)])
+        if self.spec.cores > 1:
+            self._exchange(m, numbers, write_row)
 
-        # A store row is cut into halves of `lanes` bytes, or into words of 4 bytes.
+        # A store row is cut into parts of `lanes` bytes, or into words of 4 bytes.
         store_bytes = self.spec.matrix_rows
-        word_bits = exact_log2(store_bytes // 4)
-        enables_of_half = len(self.store.enable) // 2
-        enables_of_word = len(self.store.enable) * 4 // store_bytes
-        half_enable = Cat(
-            *(~address[0] for _ in range(enables_of_half)),
-            *(address[0] for _ in range(enables_of_half)),
-        )
-        word_enable = Cat(
-            ~(address[:word_bits] ^ word).any()
-            for word in range(store_bytes // 4)
-            for _ in range(enables_of_word)
-        )
+        parts = store_bytes // self.spec.lanes
+        part_bits, word_bits = exact_log2(parts), exact_log2(store_bytes // 4)
+        part_enable = self._part_enable(address[:part_bits], parts)
+        word_enable = self._part_enable(address[:word_bits], store_bytes // 4)
         row_bits = len(self.store.address)
         with m.If(is_target[Target.STORE_INTEGER]):
             m.d.comb += [
-                self.store.enable.eq(half_enable & write_row.replicate(len(half_enable))),
-                self.store.address.eq(address[1 : 1 + row_bits]),
-                self.store.data.eq(integers.replicate(2)),
+                self.store.enable.eq(part_enable & write_row.replicate(len(part_enable))),
+                self.store.address.eq(address[part_bits : part_bits + row_bits]),
+                self.store.data.eq(integers.replicate(parts)),
             ]
         with m.Elif(is_target[Target.STORE_FLOAT]):
             m.d.comb += [
@@ -204,6 +215,43 @@ class VectorWrite(wiring.Component):
                 self.store.address.eq(address[word_bits : word_bits + row_bits]),
                 self.store.data.eq(numbers[:32].replicate(store_bytes // 4)),
             ]
+
+    def _exchange(self, m: Module, numbers: Signal, write_row: Signal) -> None:
+        """Send beats instead of writing them, and write those of all cores."""
+        row_last = Signal()
+        m.d.sync += row_last.eq(self.element.last)
+        received = self.received
+        first = walk_address(
+            m,
+            "exchanged",
+            start=self.start,
+            base=self.base,
+            pitch=self.pitch,
+            hold=Const(0, 1),
+            valid=received.valid & received.final,
+            last=received.last,
+        )
+        offset = Signal(BUFFER_BITS, reset_less=True)
+        offset_now = Signal(BUFFER_BITS)
+        m.d.comb += offset_now.eq(Mux(received.first, 0, offset))
+        with m.If(received.valid):
+            m.d.sync += offset.eq(offset_now + self.exchange_pitch)
+        m.d.comb += [
+            self.sent.valid.eq(write_row & self.exchange),
+            self.sent.last.eq(row_last),
+            self.sent.data.eq(numbers),
+        ]
+        with m.If(self.exchange):
+            m.d.comb += [
+                self.vector.enable.eq(received.valid),
+                self.vector.address.eq((first + offset_now)[: len(self.vector.address)]),
+                self.vector.data.eq(received.data),
+            ]
+
+    def _part_enable(self, number: Value, parts: int) -> Value:
+        """Enable bits of part `number` of a row of the store buffer."""
+        each = len(self.store.enable) // parts
+        return Cat(~(number ^ part).any() for part in range(parts) for _ in range(each))
 
     def _scalar_port(
         self,

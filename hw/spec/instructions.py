@@ -185,8 +185,8 @@ HEADER = [
 CONTROL: dict[Opcode, list[Field]] = {
     Opcode.SYNC: [],
     Opcode.LOOP: [
-        Field("target", 12, "first instruction behind the loop"),
         *count_fields("count", "rounds"),
+        Field("target", 12, "first instruction behind the loop"),
     ],
     Opcode.END_LOOP: [Field("target", 12, "first instruction of the body")],
     Opcode.BRANCH: [
@@ -195,8 +195,8 @@ CONTROL: dict[Opcode, list[Field]] = {
         Field("close", 3, "innermost loops to close when taken"),
     ],
     Opcode.INCREMENT: [
-        Field("backward", 1, "subtract instead of adding"),
         *count_fields("count", "added to POSITION"),
+        Field("backward", 1, "subtract instead of adding"),
     ],
     Opcode.HALT: [],
 }
