@@ -12,6 +12,7 @@ import numpy as np
 
 from emulator.state import MachineState
 from emulator.units.vector import execute, restart
+from emulator.units.vector_check import longest_row
 from hw.spec.instructions import Reduce, Source, Target, Unit, operation_fields
 from hw.spec.latency import vector_beats, vector_cycles
 from hw.spec.machine import MachineSpec
@@ -55,10 +56,11 @@ def expect(state: MachineState, operation: Operation) -> Expected:
     cycles, writes = 1, 0
     if not operation["sync"]:
         rows, target = operation["rows"], operation["target"]
-        cycles = vector_cycles(spec, rows, operation["length"])
+        length = longest_row(operation)
+        cycles = vector_cycles(spec, rows, length, bool(operation["exchange"]))
         if operation["reduce"] != Reduce.ARGMAX:
             if target in (Target.VECTOR, Target.ACTIVATION, Target.STORE_INTEGER):
-                writes += rows * vector_beats(spec, operation["length"])
+                writes += rows * vector_beats(spec, length)
             elif target:
                 writes += rows
             writes += rows if operation["reduce"] else 0
@@ -203,7 +205,7 @@ async def agrees_with_the_golden_model(dut: Any, gaps: str) -> None:
             assert starts == [end + 1 for end in ends], "not ready in the cycle behind an end"
     check_timing(unit)
     seen = [e.operation for e in unit.monitor.expected if not e.operation["sync"]]
-    assert len({(o["function"], o["reduce"], o["target"]) for o in seen}) == 4 * (5 * 7 - 3)
+    assert len({(o["function"], o["reduce"], o["target"]) for o in seen}) == 5 * (5 * 7 - 3)
     assert len({(o["a_source"], o["b_source"], o["c_source"]) for o in seen}) == 4 * 6 * 6
 
 
@@ -230,6 +232,9 @@ def illegal_operations(spec: MachineSpec) -> list[Operation]:
         {"reduce": int(Reduce.ARGMAX), "rows": 2},
         {"target": 7},
         *({"target": int(Target.SCALAR), "reduce": int(reduce)} for reduce in reductions),
+        *({"function": function} for function in (5, 6, 7)),
+        {"exchange": 1, "target": int(Target.ACTIVATION)},
+        {"exchange": 1, "reduce": int(Reduce.SUM)},
     ]
     return [plain(spec, **fields) for fields in wrong]
 

@@ -77,7 +77,7 @@ def _block(
             elif way_out < 0.5:
                 # Taken when the position is behind the prompt, which may be in a later round.
                 over = len(words) + 3
-                words.append(encode(unit, Opcode.INCREMENT))
+                words.append(encode(unit, Opcode.INCREMENT, count_cap=1, count_offset=1))
                 words.append(encode(unit, Opcode.BRANCH, condition=Condition.PREFILL, target=over))
                 words.append(encode(unit, Opcode.BRANCH, close=1, target=over + 1))
                 if rng.random() < 0.2:
@@ -91,7 +91,8 @@ def _block(
             condition = rng.choice(list(Condition))
             words[head] = encode(unit, Opcode.BRANCH, condition=condition, target=len(words))
         elif kind == "increment":
-            words.append(encode(unit, Opcode.INCREMENT))
+            backward = int(rng.random() < 0.3)
+            words.append(encode(unit, Opcode.INCREMENT, backward=backward, **_loop_count(rng)))
         elif kind == "sync":
             words.append(encode(unit, Opcode.SYNC, wait=_mask(rng), signal=rng.getrandbits(5)))
         else:
@@ -108,6 +109,7 @@ def _loop_count(rng: random.Random) -> dict[str, int]:
         Register.POSITION,
         Register.PROMPT_LENGTH,
         Register.STEPS,
+        Register.PREFILL_LENGTH,
     ])
     values = {
         "cap": rng.choice([0, 1, 2, 2, 3, 3]),

@@ -76,7 +76,7 @@ class VectorHarness(wiring.Component):
             active |= port.enable.any()
         m.d.comb += self.active.eq(active)
         wide = 32 * self.spec.lanes
-        self._buffer(m, unit, "input", wide, self.spec.input_words, 0)
+        self._buffer(m, unit, "input", wide, self.spec.input_words * self.spec.word_rows, 0)
         self._buffer(m, unit, "vector", wide, self.spec.vector_rows, 1)
         self._buffer(m, unit, "result", wide, self.spec.result_rows, 2)
         self._buffer(m, unit, "scalar", 32, self.spec.scalars, 3)
@@ -111,6 +111,7 @@ class VectorHarness(wiring.Component):
 SHAPES = {
     "tiny": bench_machine("tiny"),
     "small": bench_machine("small"),
+    "narrow": bench_machine("narrow"),
 }
 
 

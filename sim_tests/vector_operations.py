@@ -44,8 +44,13 @@ SPECIAL = [
 
 
 def bench_machine(target: str) -> MachineSpec:
-    """The shape of a bundled target with shallow buffers, which build fast and wrap often."""
-    spec = load_machine(target)
+    """The shape of a bundled target with shallow buffers, which build fast and wrap often.
+
+    `narrow` is `small` with a quarter of the lanes that a word has.
+    """
+    spec = load_machine("small" if target == "narrow" else target)
+    if target == "narrow":
+        spec = dataclasses.replace(spec, vector_lanes=2, drain_lanes=2)
     return dataclasses.replace(
         spec,
         input_words=64,
@@ -112,6 +117,10 @@ def random_operation(rng: random.Random, spec: MachineSpec, fixed: Operation) ->
             pattern = random_patterns(np.random.default_rng(rng.getrandbits(32)), 1)
             operation[name] = int(pattern.view(np.uint32)[0])
         operation |= fixed
+        plain = operation["target"] == Target.VECTOR and operation["reduce"] == Reduce.NONE
+        operation["exchange"] = int(plain and rng.random() < 0.4)
+        if operation["exchange"]:
+            operation["exchange_pitch"] = rng.randrange(spec.vector_rows)
         if operation["reduce"] == Reduce.ARGMAX:
             operation["rows"] = 1
         if fixed["target"] == Target.VECTOR and rng.random() < 0.5:

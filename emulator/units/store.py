@@ -56,7 +56,7 @@ def check_operation(spec: MachineSpec, operation: Mapping[str, int]) -> None:
     limits = {
         Pattern.COLUMN: spec.matrix_rows,
         Pattern.SPREAD: 4,
-        Pattern.SCALAR: spec.lanes,
+        Pattern.SCALAR: spec.word_bytes // 4,
     }
     if pattern not in limits:
         raise IllegalInstruction(f"ST: pattern: expected 0 to {max(Pattern)}, found {pattern}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Instance, Module, Value
+from amaranth.hdl import Array, ClockSignal, Instance, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2
@@ -75,6 +75,61 @@ class Buffer(wiring.Component):
                 i_read_address=reader.address,
                 o_read_data=reader.data,
             )
+        return m
+
+
+class InputBuffer(wiring.Component):
+    """Words in, rows of the vector unit out: a word is one or more rows.
+
+    Each row of a word lies in a memory of its own.
+
+    Parameters
+    ----------
+    words, width : int
+        Words, and bits of one.
+    parts : int
+        Rows in a word.
+    readers : int
+        Reading ports.
+
+    Members
+    -------
+    write : In(write_port(words, width))
+    read : In(read_port(words * parts, width // parts)), an array of `readers`
+    """
+
+    write: Any
+    read: list[Any]
+
+    def __init__(self, words: int, width: int, parts: int, readers: int) -> None:
+        self.words = words
+        self.width = width
+        self.parts = parts
+        self.readers = readers
+        super().__init__({
+            "write": In(write_port(words, width)),
+            "read": In(read_port(words * parts, width // parts)).array(readers),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        row_bits = self.width // self.parts
+        part_bits = ceil_log2(self.parts)
+        memories = [Buffer(self.words, row_bits, readers=self.readers) for _ in range(self.parts)]
+        for part, memory in enumerate(memories):
+            m.submodules[f"part{part}"] = memory
+            m.d.comb += [
+                memory.write.enable.eq(self.write.enable),
+                memory.write.address.eq(self.write.address),
+                memory.write.data.eq(self.write.data.word_select(part, row_bits)),
+            ]
+        for number, reader in enumerate(self.read):
+            chosen = Signal(part_bits, name=f"chosen_{number}", reset_less=True)
+            m.d.sync += chosen.eq(reader.address[:part_bits])
+            for memory in memories:
+                m.d.comb += memory.read[number].address.eq(reader.address[part_bits:])
+            rows = Array(memory.read[number].data for memory in memories)
+            m.d.comb += reader.data.eq(rows[chosen] if part_bits else rows[0])
         return m
 
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from hw.core.axi import axi_read, axi_write
 from hw.core.axi_lite import axi_lite
-from hw.core.buffers import ActivationBuffer, Buffer, StreamRing
+from hw.core.buffers import ActivationBuffer, Buffer, InputBuffer, StreamRing
 from hw.core.control import Control
 from hw.core.load import LoadUnit
 from hw.core.matrix import MatrixEngine
@@ -179,11 +179,14 @@ class Processor(wiring.Component):
         word_bits = 8 * spec.word_bytes
         m.submodules.stream_ring = stream_ring = StreamRing(spec.stream_words, word_bits)
         m.submodules.scale_ring = scale_ring = Buffer(spec.scale_words, word_bits)
-        m.submodules.input_buffer = inputs = Buffer(spec.input_words, word_bits, readers=3)
-        m.submodules.vector_buffer = vectors = Buffer(spec.vector_rows, word_bits, readers=3)
+        row_bits = 32 * spec.lanes
+        m.submodules.input_buffer = inputs = InputBuffer(
+            spec.input_words, word_bits, spec.word_rows, readers=3
+        )
+        m.submodules.vector_buffer = vectors = Buffer(spec.vector_rows, row_bits, readers=3)
         drained_bits = 32 * spec.drain_lanes
         m.submodules.result_buffer = results = Buffer(
-            spec.result_rows, word_bits, drained_bits, readers=3
+            spec.result_rows, row_bits, drained_bits, readers=3
         )
         m.submodules.scalar_file = scalars = Buffer(spec.scalars, 32, readers=3)
         m.submodules.activation_buffer = activations = ActivationBuffer(

@@ -87,7 +87,7 @@ class StoreUnit(wiring.Component):
             with m.Case(Pattern.SPREAD):
                 m.d.comb += [lanes.eq(4), counts.eq(1)]
             with m.Default():
-                m.d.comb += [lanes.eq(spec.lanes), counts.eq(given.pattern == Pattern.SCALAR)]
+                m.d.comb += [lanes.eq(spec.word_bytes // 4), counts.eq(given.pattern == Pattern.SCALAR)]
         m.d.comb += legal.eq(counts & given.rows.any() & (given.lane < lanes))
 
         # An operation runs from its acceptance to the last response; SYNC for one cycle.
@@ -299,7 +299,7 @@ class _Spread(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        lanes = self.spec.lanes
+        lanes = self.spec.word_bytes // 4
         spread = Signal()
         upper = Signal(8 * lanes)
         m.d.comb += [
