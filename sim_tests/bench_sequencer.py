@@ -7,7 +7,14 @@ import cocotb
 
 from hw.core.ports import operation_layout
 from hw.core.sequencer import in_flight
-from hw.spec.instructions import Opcode, Register, Unit, encode, instruction_bits
+from hw.spec.instructions import (
+    COUNT_BITS,
+    Opcode,
+    Register,
+    Unit,
+    encode,
+    instruction_bits,
+)
 from hw.spec.latency import CONTROL_CYCLES, EVALUATE_CYCLES, FETCH_CYCLES
 from hw.spec.machine import load_machine
 from sim_tests.bench import layout_fields
@@ -104,6 +111,7 @@ def check(
                 Register.PROMPT_LENGTH: context.prompt_length,
             }
             values |= {Register.STEPS: context.steps, Register.TOKEN: at[taken]["token"]}
+            values[Register.PREFILL_LENGTH] = (context.prompt_length - 1) % (1 << COUNT_BITS)
             return values.get(Register(number), 0)
 
         expected = operation(unit, word, register, state.index, state.position)

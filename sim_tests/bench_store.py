@@ -49,7 +49,11 @@ def the_spec() -> MachineSpec:
 def random_stores(rng: random.Random, spec: MachineSpec, count: int) -> list[Operation]:
     """Stores of all patterns, with SYNCs and illegal ones between them."""
     operations: list[Operation] = []
-    lanes = {Pattern.COLUMN: spec.matrix_rows, Pattern.SPREAD: 4, Pattern.SCALAR: spec.word_bytes // 4}
+    lanes = {
+        Pattern.COLUMN: spec.matrix_rows,
+        Pattern.SPREAD: 4,
+        Pattern.SCALAR: spec.word_bytes // 4,
+    }
     for number in range(count):
         pattern = rng.choice(list(Pattern))
         operation = {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hw.spec.instructions import (
+    COUNT_BITS,
     EXECUTE,
     LOOP_DEPTH,
     Condition,
@@ -185,13 +186,17 @@ def control(unit: Unit, word: int, state: State, context: Context) -> bool:
     state.pc += 1
 
     def register(number: int) -> int:
-        return [0, state.position, context.prompt_length, context.steps][number]
+        prompt_length = context.prompt_length
+        values = [0, state.position, prompt_length, context.steps, 0, prompt_length - 1]
+        return values[number] % (1 << COUNT_BITS)
 
     match values["opcode"]:
         case Opcode.HALT:
             return False
         case Opcode.INCREMENT:
-            state.position += 1
+            step = count(values, "count", register, state.index)
+            state.position += -step if values["backward"] else step
+            state.position %= 1 << COUNT_BITS
         case Opcode.LOOP:
             rounds = count(values, "count", register, state.index)
             if rounds:

@@ -87,7 +87,10 @@ class StoreUnit(wiring.Component):
             with m.Case(Pattern.SPREAD):
                 m.d.comb += [lanes.eq(4), counts.eq(1)]
             with m.Default():
-                m.d.comb += [lanes.eq(spec.word_bytes // 4), counts.eq(given.pattern == Pattern.SCALAR)]
+                m.d.comb += [
+                    lanes.eq(spec.word_bytes // 4),
+                    counts.eq(given.pattern == Pattern.SCALAR),
+                ]
         m.d.comb += legal.eq(counts & given.rows.any() & (given.lane < lanes))
 
         # An operation runs from its acceptance to the last response; SYNC for one cycle.
