@@ -36,10 +36,7 @@ def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
     if name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
         weight = _pad_heads(weight, config, plan)
     elif name == "self_attn.o_proj":
-        # Attention results lie [query head of the group][KV head][dimension].
-        inputs = _pad_heads(weight.T, config, plan)
-        grouped = inputs.reshape(config.kv_heads, plan.groups, plan.head, -1).swapaxes(0, 1)
-        weight = grouped.reshape(columns, -1).T
+        weight = _pad_heads(weight.T, config, plan).T
     padded = np.zeros((rows, columns), weight.dtype)
     padded[: weight.shape[0], : weight.shape[1]] = weight
     return padded
@@ -57,7 +54,7 @@ def _pad_heads(weight: np.ndarray, config: ModelConfig, plan: Plan) -> np.ndarra
 def pack_matrix(quantized: QuantizedMatrix, matrix: MatrixPlan, plan: Plan) -> np.ndarray:
     """Words of a matrix: for each tile its scales, then its weights."""
     spec = plan.spec
-    weights = pack_weights(quantized.values, quantized.format.bits, spec)
+    weights = pack_weights(quantized.values, quantized.format.step, spec)
     scales = pack_scales(quantized.scales, spec)
     image = np.zeros((matrix.words, spec.word_bytes), np.uint8)
     for tile in range(matrix.tiles):
@@ -78,14 +75,14 @@ def pack_memory(model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix]) 
 
     def put(base: int, rows: np.ndarray, stride: int) -> None:
         """Rows of FP32, each padded to `stride` words."""
-        words = np.zeros((rows.shape[0], stride * plan.spec.lanes), np.float32)
+        words = np.zeros((rows.shape[0], stride * plan.word_elements), np.float32)
         words[:, : rows.shape[1]] = rows
         image[base : base + rows.shape[0] * stride] = words.view(np.uint8).reshape(
             -1, plan.spec.word_bytes
         )
 
     put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride)
-    put(plan.rope, _rope_rows(plan), plan.rope_rows)
+    put(plan.rope, _rope_rows(plan), plan.rope_words)
     for segment in plan.segments:
         for index in range(segment.layers):
             base = segment.base + index * segment.stride
@@ -95,8 +92,8 @@ def pack_memory(model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix]) 
                     words = pack_matrix(matrices[prefix + name], segment.matrices[name], plan)
                     image[base + offset : base + offset + len(words)] = words
                 else:
-                    put(base + offset, model.tensor(prefix + name)[None], plan.hidden_rows)
-    put(plan.norm, model.tensor("norm")[None], plan.hidden_rows)
+                    put(base + offset, model.tensor(prefix + name)[None], plan.hidden_words)
+    put(plan.norm, model.tensor("norm")[None], plan.hidden_words)
     words = pack_matrix(matrices["lm_head"], plan.head_matrix, plan)
     image[plan.head_base : plan.head_base + len(words)] = words
     return image

@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from hw.spec import weight_format as hw_format
 from hw.spec.errors import InputError
+from hw.spec.weight_format import StepFormat
 from mapping.frontend.files import shown
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -21,13 +23,28 @@ class WeightFormat:
     Attributes
     ----------
     bits : int
-        4 or 8; two's complement, symmetric.
+        2, 3, 4, 5 or 8; two's complement, symmetric.
     group : int or None
         Elements along the input that share a scale; None: the whole row (one scale a channel).
+    kind : str
+        `integer`, or `fp4` (E2M1).
+    kept : int
+        Weights kept of every 16 along the input (8, 4, 2), or 0: all.
+    bitmap : bool
+        Which are kept is said by bitmaps, not by indices.
     """
 
     bits: int
     group: int | None
+    kind: str = "integer"
+    kept: int = 0
+    bitmap: bool = False
+
+    @property
+    def step(self) -> StepFormat:
+        """The format as the matrix engine streams it."""
+        name = "FP4" if self.kind == "fp4" else f"INT{self.bits}"
+        return StepFormat(hw_format.WeightFormat[name], self.kept, self.bitmap)
 
 
 @dataclass(frozen=True)

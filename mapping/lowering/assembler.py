@@ -148,7 +148,7 @@ class Assembler:
             else:
                 yield
                 exit_at = self.emit(Opcode.BRANCH, condition=int(Condition.END), close=1)
-            self.emit(Opcode.INCREMENT)
+            self.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
         self._lines[exit_at][1]["target"] = self.here
         self.emit(Opcode.HALT)
 

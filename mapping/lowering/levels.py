@@ -2,7 +2,7 @@
 
 from hw.spec.instructions import Register
 from mapping.lowering.assembler import Count
-from mapping.lowering.plan import Plan
+from mapping.lowering.plan import CACHE_STEP, Plan
 
 TOKEN, LAYER, TILE = 0, 1, 2
 HEAD, PART = 2, 3
@@ -42,7 +42,7 @@ def key_blocks(plan: Plan, scale: int = 1) -> Count:
 
 def value_steps(plan: Plan, scale: int = 1) -> Count:
     """Steps along the tokens of a block of values, times `scale`."""
-    elements = plan.spec.step_elements(8)
+    elements = CACHE_STEP.span
     return Count(
         cap=UNBOUNDED,
         offset=elements,

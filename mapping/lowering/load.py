@@ -12,7 +12,7 @@ from mapping.lowering.levels import (
     key_tiles,
     value_steps,
 )
-from mapping.lowering.plan import LAYER_MATRICES, Plan, Segment
+from mapping.lowering.plan import CACHE_STEP, LAYER_MATRICES, Plan, Segment
 from mapping.lowering.tiles import MatrixPlan
 
 _MPE, _SFU, _ST = units(Unit.MPE), units(Unit.SFU), units(Unit.ST)
@@ -23,14 +23,14 @@ def lower_load(plan: Plan) -> Assembler:
     a = Assembler(Unit.LD)
     with a.token_loop():
         _input(a, plan, "embedding", Address(plan.embedding, {}, Register.TOKEN, 0, plan.embedding_stride),
-               plan.hidden_rows, wait=_SFU, random=1)  # fmt: skip
-        rope = Address(plan.rope, {}, Register.POSITION, 0, plan.rope_rows)
-        _input(a, plan, "rope", rope, plan.rope_rows, signal=_SFU)
+               plan.hidden_words, wait=_SFU, random=1)  # fmt: skip
+        rope = Address(plan.rope, {}, Register.POSITION, 0, plan.rope_words)
+        _input(a, plan, "rope", rope, plan.rope_words, signal=_SFU)
         for segment in plan.segments:
             with a.loop(fixed(segment.layers)):
                 _layer(a, plan, segment)
         with a.unless(Condition.PREFILL):
-            _input(a, plan, "norm", Address(plan.norm), plan.hidden_rows, wait=_SFU, signal=_SFU)
+            _input(a, plan, "norm", Address(plan.norm), plan.hidden_words, wait=_SFU, signal=_SFU)
             _matrix(a, plan.head_matrix, plan.head_base, {}, HEAD_TILE)
     return a
 
@@ -70,7 +70,7 @@ def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
 
 def _norm(a: Assembler, plan: Plan, segment: Segment, name: str) -> None:
     address = Address(segment.base + segment.offsets[name], {LAYER: segment.stride})
-    _input(a, plan, name, address, plan.hidden_rows, wait=_SFU, signal=_SFU)
+    _input(a, plan, name, address, plan.hidden_words, wait=_SFU, signal=_SFU)
 
 
 def _matrix(
@@ -98,12 +98,12 @@ def _attention(a: Assembler, plan: Plan, segment: Segment) -> None:
     cache = plan.cache + segment.first * plan.cache_stride
     layer = {LAYER: plan.cache_stride}
     heads = fixed(plan.config.kv_heads)
-    lanes = plan.spec.lanes
+    elements = plan.word_elements
     scale_words = Count(
-        cap=plan.context_rows,
-        offset=lanes,
+        cap=plan.context_words,
+        offset=elements,
         register=Register.POSITION,
-        shift=lanes.bit_length() - 1,
+        shift=elements.bit_length() - 1,
     )
     a.sync(wait=_ST | _SFU)
     with a.loop(heads):
@@ -111,10 +111,10 @@ def _attention(a: Assembler, plan: Plan, segment: Segment) -> None:
             a.execute(
                 destination=int(Destination.INPUT),
                 **Address(
-                    cache + plan.cache_offsets[name], layer | {HEAD: plan.context_rows}
+                    cache + plan.cache_offsets[name], layer | {HEAD: plan.context_words}
                 ).fields(),
                 **scale_words.fields("length"),
-                **Place(plan.input.taken[name][0], {HEAD: plan.context_rows}).fields("buffer"),
+                **Place(plan.input.taken[name][0], {HEAD: plan.context_words}).fields("buffer"),
             )
     a.sync(signal=_SFU)
     with a.loop(heads), a.loop(key_tiles(plan)):
@@ -123,9 +123,8 @@ def _attention(a: Assembler, plan: Plan, segment: Segment) -> None:
             cache + plan.cache_offsets["key"], layer | {HEAD: plan.key_head, PART: tile_words}
         )
         _ring(a, Destination.STREAM, address, key_blocks(plan, plan.key_block_words), _MPE, _MPE)
-    with a.loop(heads), a.loop(fixed(plan.head_blocks)):
-        address = Address(
-            cache + plan.cache_offsets["value"],
-            layer | {HEAD: plan.value_head, PART: plan.value_words},
+    with a.loop(fixed(plan.value_blocks)):
+        address = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
+        _ring(
+            a, Destination.STREAM, address, value_steps(plan, CACHE_STEP.block_words(1)), _MPE, _MPE
         )
-        _ring(a, Destination.STREAM, address, value_steps(plan, plan.spec.step_words), _MPE, _MPE)

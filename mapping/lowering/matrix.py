@@ -1,12 +1,25 @@
 """MPE's instruction stream: the matrix products of every layer and of the output head."""
 
+from dataclasses import dataclass
+
 from hw.spec.instructions import Condition, Unit
+from hw.spec.weight_format import KEPT, StepFormat
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import HEAD, HEAD_TILE, PART, TILE, key_blocks, key_tiles, value_steps
-from mapping.lowering.plan import Plan, Segment
+from mapping.lowering.plan import CACHE_STEP, Plan, Segment
 from mapping.lowering.tiles import CREDITS, MatrixPlan
 
 _LD, _SFU = units(Unit.LD), units(Unit.SFU)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """How many activation vectors an instruction multiplies, and their pitches: activations in units of 4, result rows, scales."""
+
+    count: Count
+    activation: int = 0
+    result: int = 0
+    scale: int = 0
 
 
 def lower_matrix(plan: Plan) -> Assembler:
@@ -59,19 +72,27 @@ def _place(
     return Place(start + offset, strides or {})
 
 
-def _product(a: Assembler, wide: bool, group_steps: int, blocks: Count, steps: Count,
-             activation: Place, result: Place, scale: Place, pop: bool = True, wait: int = 0, signal: int = 0) -> None:  # fmt: skip
+def _product(a: Assembler, step: StepFormat, group_steps: int, blocks: Count, steps: Count,
+             activation: Place, result: Place, scale: Place, vectors: Vectors | None = None,
+             pop: bool = True, wait: int = 0, signal: int = 0) -> None:  # fmt: skip
+    vectors = vectors or Vectors(fixed(1))
     a.execute(
         wait,
         signal,
-        wide=int(wide),
+        format=int(step.weight),
+        kept=KEPT.index(step.kept),
+        bitmap=int(step.bitmap),
         scaled=int(group_steps > 0),
         first=1,
         last=1,
         pop=int(pop),
         group_steps=group_steps,
+        activation_pitch=vectors.activation,
+        result_pitch=vectors.result,
+        scale_pitch=vectors.scale,
         **blocks.fields("blocks"),
         **steps.fields("steps"),
+        **vectors.count.fields("vectors"),
         **activation.fields("activation"),
         **result.fields("result"),
         **scale.fields("scale"),
@@ -87,16 +108,15 @@ def _matrix(
     level: int,
     signal: int = 0,
 ) -> None:
-    rows = plan.spec.matrix_rows // plan.spec.lanes
     with a.loop(fixed(matrix.tiles)):
         _product(
             a,
-            matrix.format.bits == 8,
+            matrix.format.step,
             matrix.group_steps,
             tiled(matrix.blocks, matrix.tile_blocks, level),
             fixed(matrix.steps),
             _place(plan, "activation", activation),
-            _place(plan, "result", result, 0, {level: matrix.tile_blocks * rows}),
+            _place(plan, "result", result, 0, {level: matrix.tile_blocks * plan.spec.block_rows}),
             _place(plan, "scale", "x"),
             wait=_LD,
             signal=_LD | signal,
@@ -105,64 +125,49 @@ def _matrix(
 
 def _scores(a: Assembler, plan: Plan) -> None:
     """Every query head of a group times the keys of its KV head, tile by tile."""
-    heads, groups, rows = (
-        plan.config.kv_heads,
-        plan.groups,
-        plan.spec.matrix_rows // plan.spec.lanes,
-    )
+    heads, groups = plan.config.kv_heads, plan.groups
     with a.loop(fixed(heads)), a.loop(key_tiles(plan)):
-        for g in range(groups):
-            last = g == groups - 1
-            _product(
-                a,
-                True,
-                0,
-                key_blocks(plan),
-                fixed(plan.head // plan.spec.step_elements(8)),
-                _place(plan, "activation", "q", g * plan.head // 4, {HEAD: groups * plan.head // 4}),
-                _place(plan, "result", "scores", g * heads * plan.context_rows,
-                       {HEAD: plan.context_rows, PART: plan.key_tile_blocks * rows}),
-                _place(plan, "scale", "q", g, {HEAD: groups}),
-                pop=last,
-                wait=0 if g else _LD,
-                signal=_LD if last else 0,
-            )  # fmt: skip
+        _product(
+            a,
+            CACHE_STEP,
+            0,
+            key_blocks(plan),
+            fixed(plan.head // CACHE_STEP.span),
+            _place(plan, "activation", "q", 0, {HEAD: groups * plan.head // 4}),
+            _place(plan, "result", "scores", 0,
+                   {HEAD: plan.context_rows, PART: plan.key_tile_blocks * plan.spec.block_rows}),
+            _place(plan, "scale", "q", 0, {HEAD: groups}),
+            Vectors(fixed(groups), plan.head // 4, heads * plan.context_rows, 1),
+            wait=_LD,
+            signal=_LD,
+        )  # fmt: skip
     a.sync(signal=_SFU)
 
 
 def _values(a: Assembler, plan: Plan) -> None:
-    """Every query head's probabilities times the values of its KV head, block by block of dimensions."""
-    heads, groups, rows = (
-        plan.config.kv_heads,
-        plan.groups,
-        plan.spec.matrix_rows // plan.spec.lanes,
-    )
-    with a.loop(fixed(heads)), a.loop(fixed(plan.head_blocks)):
+    """Every query head's probabilities times the values of its KV head, block by block of dimensions.
+
+    Where a block holds several KV heads, each head's probabilities meet all of them; the results of others are not used.
+    """
+    heads, groups, together = plan.config.kv_heads, plan.groups, plan.value_heads
+    pitch = groups * plan.attention_pitch
+    with a.loop(fixed(-(-heads // together))), a.loop(fixed(plan.head_blocks)):
         for g in range(groups):
             last = g == groups - 1
             _product(
                 a,
-                True,
+                CACHE_STEP,
                 0,
                 fixed(1),
                 value_steps(plan),
-                _place(
-                    plan,
-                    "activation",
-                    "p",
-                    g * heads * plan.context // 4,
-                    {HEAD: plan.context // 4},
-                ),
-                _place(
-                    plan,
-                    "result",
-                    "attention",
-                    g * heads * plan.head_rows,
-                    {HEAD: plan.head_rows, PART: rows},
-                ),
-                _place(plan, "scale", "p", g * heads, {HEAD: 1}),
+                _place(plan, "activation", "p", g * heads * plan.context // 4,
+                       {HEAD: together * plan.context // 4}),
+                _place(plan, "result", "attention", g * plan.attention_pitch,
+                       {HEAD: together * pitch, PART: plan.spec.block_rows}),
+                _place(plan, "scale", "p", g * heads, {HEAD: together}),
+                Vectors(tiled(heads, together, HEAD), plan.context // 4, pitch, 1),
                 pop=last,
                 wait=0 if g else _LD,
                 signal=_LD if last else 0,
-            )
+            )  # fmt: skip
     a.sync(signal=_SFU)

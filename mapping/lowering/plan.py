@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 from hw.spec.errors import InputError
 from hw.spec.machine import MachineSpec
+from hw.spec.weight_format import StepFormat, WeightFormat
 from mapping.frontend.config import ModelConfig
 from mapping.lowering.regions import Regions, buffer_regions, round_up
 from mapping.lowering.tiles import CREDITS, MatrixPlan, plan_matrix
-from mapping.recipe import Recipe, WeightFormat
+from mapping.recipe import Recipe
+from mapping.recipe import WeightFormat as RecipeFormat
 
+CACHE_STEP = StepFormat(WeightFormat.INT8)
+"""Keys and values in the stream of the matrix engine."""
 INPUT_CREDITS = 3
 """Groups of loads to the input buffer that may be ahead of the vector unit: one layer's."""
 
@@ -65,30 +69,42 @@ class Plan:
     ) -> None:
         self.config, self.spec = config, spec
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
+        self.word_elements = spec.word_bytes // 4
+        """FP32 elements of a memory word."""
         self.half = round_up(config.head_dim // 2, granule)
+        if 2 * self.half > rows:
+            self.half = round_up(self.half, rows // 2)
         self.head = 2 * self.half
-        """Head dimension with both halves padded to whole beats."""
+        """Head dimension with both halves padded to whole beats, and to whole blocks if it is longer than one."""
         self.head_rows = self.head // lanes
-        self.head_blocks = self.head // rows
+        self.head_blocks = -(-self.head // rows)
+        """Blocks of the matrix engine that the value dimensions of a head take."""
+        self.value_heads = max(1, rows // self.head)
+        """KV heads whose values lie side by side in one block."""
+        self.value_blocks = -(-config.kv_heads // self.value_heads) * self.head_blocks
+        self.attention_pitch = self.head_blocks * spec.block_rows
+        """Result rows from one query head's attention to the next one's."""
         self.groups = config.heads // config.kv_heads
         self.hidden_rows = round_up(config.hidden_size, granule) // lanes
+        self.hidden_words = -(-config.hidden_size // self.word_elements)
         self.ffn_rows = round_up(config.intermediate_size, granule) // lanes
         # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
-        block_words = spec.step_words * self.head // spec.step_elements(8)
+        block_words = CACHE_STEP.block_words(self.head // CACHE_STEP.span)
         key_room = spec.stream_words // CREDITS // block_words
         if key_room == 0:
             raise InputError(
                 f"target {spec.name}: stream_words: a key block needs {CREDITS * block_words}, the target has {spec.stream_words}"
             )
         self.key_block_words = block_words
-        tokens = max(rows, granule, lanes)
+        tokens = max(rows, granule, self.word_elements)
         self.key_tile_blocks = min(
             1 << (key_room.bit_length() - 1), max(1, round_up(context, tokens) // rows)
         )
         self.key_tile_blocks = 1 << (self.key_tile_blocks.bit_length() - 1)
         self.context = round_up(context, max(tokens, self.key_tile_blocks * rows))
         self.context_rows = self.context // lanes
-        self.value_words = spec.step_words * self.context // spec.step_elements(8)
+        self.context_words = self.context // self.word_elements
+        self.value_words = CACHE_STEP.block_words(self.context // CACHE_STEP.span)
         if self.value_words > spec.stream_words // CREDITS:
             raise InputError(
                 f"target {spec.name}: stream_words: a context of {self.context} tokens needs {CREDITS * self.value_words}, "
@@ -122,7 +138,7 @@ class Plan:
         spec, config = self.spec, self.config
         memory = self.memory = Regions("memory.words", spec.memory.words)
         burst = spec.burst_beats
-        row = self.hidden_rows
+        row = self.hidden_words
         # Every embedding row must split into bursts alike, whatever the token: timing does not depend on data.
         self.embedding_stride = (
             1 << (row - 1).bit_length() if row <= burst else round_up(row, burst)
@@ -130,8 +146,8 @@ class Plan:
         self.embedding = memory.take(
             "embedding", config.vocabulary_size * self.embedding_stride, burst
         )
-        self.rope_rows = 2 * self.head_rows
-        self.rope = memory.take("rope", self.context * self.rope_rows, burst)
+        self.rope_words = -(-2 * self.head // self.word_elements)
+        self.rope = memory.take("rope", self.context * self.rope_words, burst)
         self.segments: list[Segment] = []
         formats = [
             tuple(recipe.format_of(f"layers.{i}.{name}") for name in LAYER_MATRICES)
@@ -148,31 +164,30 @@ class Plan:
         )
         self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
-        self.value_head = self.head_blocks * self.value_words
         offsets = Regions("layer", 0)
         heads = config.kv_heads
         self.cache_offsets = {
             "key": offsets.take("key", heads * self.key_head, burst),
-            "value": offsets.take("value", heads * self.value_head, burst),
-            "key_scale": offsets.take("key_scale", heads * self.context_rows, burst),
-            "value_scale": offsets.take("value_scale", heads * self.context_rows, burst),
+            "value": offsets.take("value", self.value_blocks * self.value_words, burst),
+            "key_scale": offsets.take("key_scale", heads * self.context_words, burst),
+            "value_scale": offsets.take("value_scale", heads * self.context_words, burst),
         }
         self.cache_stride = round_up(offsets.used, burst)
         self.cache = memory.take("kv_cache", config.layers * self.cache_stride, burst)
         memory.check(spec.name)
 
-    def _segment(self, first: int, layers: int, formats: tuple[WeightFormat, ...]) -> Segment:
+    def _segment(self, first: int, layers: int, formats: tuple[RecipeFormat, ...]) -> Segment:
         matrices = {
             name: plan_matrix(self.spec, name, *self.matrix_shape(name), format)
             for name, format in zip(LAYER_MATRICES, formats, strict=True)
         }
         offsets = Regions("layer", 0)
         burst = self.spec.burst_beats
-        places = {"input_layernorm": offsets.take("input_layernorm", self.hidden_rows, burst)}
+        places = {"input_layernorm": offsets.take("input_layernorm", self.hidden_words, burst)}
         for name in LAYER_MATRICES:
             if name == "mlp.gate_proj":
                 places["post_attention_layernorm"] = offsets.take(
-                    "post_attention_layernorm", self.hidden_rows, burst
+                    "post_attention_layernorm", self.hidden_words, burst
                 )
             places[name] = offsets.take(name, matrices[name].words)
         stride = round_up(offsets.used, burst)
@@ -180,36 +195,35 @@ class Plan:
         return Segment(first, layers, matrices, places, stride, base)
 
     def _plan_buffers(self) -> None:
-        spec, config = self.spec, self.config
+        spec, config, lanes = self.spec, self.config, self.spec.lanes
         heads, kv_heads = config.heads, config.kv_heads
         row, context = self.hidden_rows, self.context_rows
-        blocks = spec.matrix_rows // spec.lanes
+        blocks = spec.block_rows
+        words = self.hidden_words
         self.input = buffer_regions(spec, "input_words", {
-            "embedding": row, "rope": self.rope_rows, "input_layernorm": row, "post_attention_layernorm": row,
-            "norm": row, "key_scale": kv_heads * context, "value_scale": kv_heads * context,
+            "embedding": words, "rope": self.rope_words, "input_layernorm": words, "post_attention_layernorm": words,
+            "norm": words, "key_scale": kv_heads * self.context_words, "value_scale": kv_heads * self.context_words,
         })  # fmt: skip
         self.vector = buffer_regions(spec, "vector_rows", {
             "x": row, "t": row, "head_t": heads * self.head_rows, "head_u": heads * self.head_rows,
             "scores": heads * context, "gate": self.ffn_rows, "up": self.ffn_rows,
         })  # fmt: skip
         self.result = buffer_regions(spec, "result_rows", {
-            "k": kv_heads * self.head_rows, "v": kv_heads * self.head_rows, "q": heads * self.head_rows,
-            "scores": heads * context, "attention": heads * self.head_rows,
+            "k": round_up(kv_heads * self.head_rows, blocks), "v": round_up(kv_heads * self.head_rows, blocks),
+            "q": round_up(heads * self.head_rows, blocks),
+            "scores": heads * context, "attention": heads * self.attention_pitch,
             "o": round_up(row, blocks), "gate": round_up(self.ffn_rows, blocks), "up": round_up(self.ffn_rows, blocks),
             "down": round_up(row, blocks), "logits": self.head_matrix.blocks * blocks,
         })  # fmt: skip
         # Activations end at a multiple of the longest group: padding is read (times zero weights), never written.
         group = max(
-            m.group_steps * spec.step_elements(m.format.bits)
-            for s in self.segments
-            for m in s.matrices.values()
+            m.group_steps * m.format.step.span for s in self.segments for m in s.matrices.values()
         )
-        group = max(
-            group, self.head_matrix.group_steps * spec.step_elements(self.head_matrix.format.bits)
-        )
+        group = max(group, self.head_matrix.group_steps * self.head_matrix.format.step.span)
+        align = spec.activation_row_bytes // lanes
 
         def padded(rows: int) -> int:
-            return round_up(rows * spec.lanes, group) // spec.lanes + spec.granule // spec.lanes
+            return round_up(rows * lanes, group) // lanes + align
 
         self.activation = buffer_regions(spec, "activation_rows", {
             "norm": padded(row), "q": heads * self.head_rows, "p": heads * context,
@@ -217,7 +231,10 @@ class Plan:
         })  # fmt: skip
         store = {
             "k": kv_heads * self.head,
-            "v": kv_heads * self.head,
+            "v": max(
+                kv_heads * self.head,
+                self.value_blocks // self.head_blocks * self.value_heads * self.head,
+            ),
             "key_scale": 4 * kv_heads,
             "value_scale": 4 * kv_heads,
         }

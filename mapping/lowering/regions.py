@@ -47,7 +47,13 @@ class Regions:
 def buffer_regions(spec: MachineSpec, bound: str, lengths: dict[str, int]) -> Regions:
     """Regions of the buffer that the target's field `bound` gives the size of, each from a whole granule on."""
     regions = Regions(bound, getattr(spec, bound))
-    align = 1 if bound in ("scalars", "matrix_scales") else max(1, spec.granule // spec.lanes)
+    align = (
+        1
+        if bound in ("scalars", "matrix_scales", "input_words")
+        else max(1, spec.granule // spec.lanes)
+    )
+    if bound == "activation_rows":
+        align = spec.activation_row_bytes // spec.lanes
     for name, length in lengths.items():
         regions.take(name, length, align)
     regions.check(spec.name)

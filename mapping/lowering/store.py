@@ -3,7 +3,7 @@
 from hw.spec.instructions import Pattern, Register, Unit
 from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
 from mapping.lowering.levels import LAYER
-from mapping.lowering.plan import Plan, Segment
+from mapping.lowering.plan import CACHE_STEP, Plan, Segment
 
 
 def lower_store(plan: Plan) -> Assembler:
@@ -19,8 +19,8 @@ def lower_store(plan: Plan) -> Assembler:
 
 def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
     spec, heads = plan.spec, plan.config.kv_heads
-    rows, lanes = spec.matrix_rows, spec.lanes
-    elements = spec.step_elements(8)
+    rows, elements = spec.matrix_rows, CACHE_STEP.span
+    value_bytes = min(rows, plan.value_heads * plan.head)
 
     def store(name: str, source: str, pattern: Pattern, per_word: int, factor: int, count: int, pitch: int,
               source_pitch: int, steps: int = 1, wait: int = 0, signal: int = 0) -> None:  # fmt: skip
@@ -45,11 +45,20 @@ def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
         "v",
         Pattern.SPREAD,
         elements,
-        spec.step_words,
-        heads * plan.head_blocks,
+        CACHE_STEP.block_words(1),
+        plan.value_blocks,
         plan.value_words,
-        rows // 4,
+        value_bytes // 4,
     )
-    store("key_scale", "key_scale", Pattern.SCALAR, lanes, 1, heads, plan.context_rows, 1)
-    store("value_scale", "value_scale", Pattern.SCALAR, lanes, 1, heads, plan.context_rows, 1,
+    store(
+        "key_scale",
+        "key_scale",
+        Pattern.SCALAR,
+        plan.word_elements,
+        1,
+        heads,
+        plan.context_words,
+        1,
+    )
+    store("value_scale", "value_scale", Pattern.SCALAR, plan.word_elements, 1, heads, plan.context_words, 1,
           signal=units(Unit.LD, Unit.SFU))  # fmt: skip

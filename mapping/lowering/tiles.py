@@ -72,11 +72,25 @@ def plan_matrix(
     InputError
         If one block of outputs does not fit a quarter of the rings.
     """
-    elements = spec.step_elements(format.bits)
-    group = format.group or round_up(columns, elements)
-    steps = round_up(columns, group) // elements
-    group_steps = group // elements
-    block_words, scale_words = spec.step_words * steps, steps // group_steps
+    step = format.step
+    if step not in spec.step_formats:
+        raise InputError(
+            f"target {spec.name}: weight_formats, sparse: {name} needs {step.weight.name}"
+            f"{f', {step.kept} of 16' if step.kept else ''}, which the target is not built with"
+        )
+    group = format.group or round_up(columns, step.alignment)
+    if group % step.alignment:
+        raise InputError(
+            f"{name}: group: expected a multiple of {step.alignment}, what a step covers, found {group}"
+        )
+    steps = round_up(columns, group) // step.span
+    group_steps = group // step.span
+    block_words, scale_words = step.block_words(steps), steps // group_steps
+    if group_steps * step.cycles < spec.rows_per_scaler:
+        raise InputError(
+            f"{name}: group: {group_steps * step.cycles} cycles long, target {spec.name} needs at least "
+            f"rows_per_scaler ({spec.rows_per_scaler})"
+        )
     room = min(
         spec.stream_words // CREDITS // block_words, spec.scale_words // CREDITS // scale_words
     )
@@ -88,7 +102,7 @@ def plan_matrix(
         )
     if group_steps >= 1 << 12:
         raise InputError(
-            f"{name}: {columns} inputs in one scale group: at most {elements * 4095} are possible"
+            f"{name}: {columns} inputs in one scale group: at most {step.span * 4095} are possible"
         )
     return MatrixPlan(
         name,

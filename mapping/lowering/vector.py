@@ -49,7 +49,9 @@ class _Lowering:
         return Operand(source, Place(regions.taken[name][0] + offset), pitch)
 
     def _input(self, name: str, offset: int = 0, pitch: int = 0) -> Operand:
-        return self._buffer(Source.INPUT, self.plan.input, name, offset, pitch)
+        """Rows of the input buffer, whose regions are in words."""
+        start = self.plan.input.taken[name][0] * self.plan.spec.word_rows
+        return Operand(Source.INPUT, Place(start + offset), pitch)
 
     def _vector(self, name: str, offset: int = 0, pitch: int = 0) -> Operand:
         return self._buffer(Source.VECTOR, self.plan.vector, name, offset, pitch)
@@ -84,9 +86,7 @@ class _Lowering:
         self._value()
         self._query()
         self._softmax()
-        self._quantize(
-            self._result("attention"), self.all_heads, "attention", wait=_MPE, signal=_MPE
-        )
+        self._attention()
         self._residual("o")
         self._norm("post_attention_layernorm")
         self._silu()
@@ -97,7 +97,7 @@ class _Lowering:
         plan = self.plan
         self._norm("norm")
         head = plan.head_matrix
-        rows = plan.spec.matrix_rows // plan.spec.lanes
+        rows = plan.spec.block_rows
         tile = head.tile_blocks * plan.spec.matrix_rows
         length = tiled(plan.config.vocabulary_size, tile, HEAD_TILE)
         logits = plan.result.taken["logits"][0]
@@ -231,10 +231,11 @@ class _Lowering:
         plan, p = self.plan, self.program
         heads, kv_heads, pitch = plan.config.heads, plan.config.kv_heads, plan.context_rows
         length = sequence_length()
+        scale_pitch = plan.context_words * plan.spec.word_rows
         scores = self._vector("scores", 0, pitch)
         for g in range(plan.groups):
             first = g * kv_heads
-            p.apply(length, self._result("scores", first * pitch, pitch), self._input("key_scale", 0, pitch),
+            p.apply(length, self._result("scores", first * pitch, pitch), self._input("key_scale", 0, scale_pitch),
                     rows=kv_heads, target=Target.VECTOR, d=self._vector("scores", first * pitch).place, d_pitch=pitch,
                     reduce=Reduce.MAXIMUM, entry=self._entry("head_a", first), wait=0 if g else _MPE | _LD)  # fmt: skip
         p.scalar(self._scalar("head_a", 0, 1), constant(-1.0), to=self._entry("head_b"), rows=heads)
@@ -242,7 +243,7 @@ class _Lowering:
                 target=Target.VECTOR, d=scores.place, d_pitch=pitch, reduce=Reduce.SUM, entry=self._entry("head_c"))  # fmt: skip
         for g in range(plan.groups):
             first = g * kv_heads
-            p.apply(length, self._vector("scores", first * pitch, pitch), self._input("value_scale", 0, pitch),
+            p.apply(length, self._vector("scores", first * pitch, pitch), self._input("value_scale", 0, scale_pitch),
                     rows=kv_heads, target=Target.VECTOR, d=self._vector("scores", first * pitch).place, d_pitch=pitch,
                     reduce=Reduce.MAGNITUDE, entry=self._entry("head_a", first),
                     signal=_LD if g == plan.groups - 1 else 0)  # fmt: skip
@@ -264,6 +265,29 @@ class _Lowering:
                 target=Target.MATRIX_SCALE, d=self._scale_out("p"), d_pitch=1)  # fmt: skip
         p.apply(length, scores, self._scalar("head_c", 0, 1), rows=heads, target=Target.ACTIVATION,
                 d=self._activation_out("p"), d_pitch=pitch, signal=_MPE)  # fmt: skip
+
+    def _attention(self) -> None:
+        """Attention of all heads side by side, quantized."""
+        plan = self.plan
+        pitch, heads = plan.attention_pitch, plan.config.kv_heads
+        if pitch == plan.head_rows:
+            self._quantize(
+                self._result("attention"), self.all_heads, "attention", wait=_MPE, signal=_MPE
+            )
+            return
+        # Every query head has a whole block of results, of which its own KV head's part counts.
+        round_heads = plan.value_heads * plan.groups
+        for part in range(min(plan.value_heads, heads)):
+            for g in range(plan.groups):
+                head = part * plan.groups + g
+                own = self._result(
+                    "attention", head * pitch + part * plan.head_rows, round_heads * pitch
+                )
+                place = self._vector("head_t", head * plan.head_rows).place
+                self.program.apply(self.head, own, rows=-(-(heads - part) // plan.value_heads),
+                                   target=Target.VECTOR, d=place, d_pitch=round_heads * plan.head_rows,
+                                   wait=0 if head else _MPE)  # fmt: skip
+        self._quantize(self._vector("head_t"), self.all_heads, "attention", signal=_MPE)
 
     def _quantize(self, value: Operand, length: Count, activation: str, wait: int = 0, signal: int = 0,
                   known: bool = False) -> None:  # fmt: skip

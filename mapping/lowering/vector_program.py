@@ -43,7 +43,7 @@ class VectorProgram:
         b: Operand | None = None,
         c: Operand | None = None,
         *,
-        rows: int = 1,
+        rows: int | Count = 1,
         function: Function = Function.IDENTITY,
         target: Target = Target.NONE,
         d: Place | None = None,
@@ -68,11 +68,11 @@ class VectorProgram:
             function=function.value,
             reduce=int(reduce),
             target=int(target),
-            rows=rows,
             d_pitch=d_pitch,
             reduce_entry=entry,
             restart=restart,
             **length.fields("length"),
+            **(fixed(rows) if isinstance(rows, int) else rows).fields("rows"),
             **(d or Place(0)).fields("d"),
             **fields,
         )
@@ -85,7 +85,7 @@ class VectorProgram:
         *,
         to: int,
         function: Function = Function.IDENTITY,
-        rows: int = 1,
+        rows: int | Count = 1,
     ) -> None:
         """Append an operation on scalars: `rows` entries from `to` on."""
         self.apply(
