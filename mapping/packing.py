@@ -1,5 +1,7 @@
 """The memory image: every tensor of a model in the order and the format in which the machine streams it."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from hw.spec.layout import pack_scales, pack_weights
@@ -30,16 +32,36 @@ def _compress(
 
 
 def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
-    """A weight matrix with heads padded and ordered as the machine sees them, inputs padded with zeros."""
+    """A weight matrix as all cores together see it: heads padded, inputs padded with zeros, outputs to those of all cores.
+
+    Outputs of the output head that stand for no token are copies of earlier ones of their core: they never win.
+    """
     config = plan.config
     rows, columns = plan.matrix_shape(name)
+    rows *= plan.cores
     if name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
         weight = _pad_heads(weight, config, plan)
     elif name == "self_attn.o_proj":
         weight = _pad_heads(weight.T, config, plan).T
     padded = np.zeros((rows, columns), weight.dtype)
     padded[: weight.shape[0], : weight.shape[1]] = weight
+    if name == "lm_head":
+        beyond = np.arange(len(weight), rows)
+        padded[beyond] = padded[beyond % plan.cores]
     return padded
+
+
+def core_part(matrix: QuantizedMatrix, name: str, plan: Plan, core: int) -> QuantizedMatrix:
+    """The outputs of a matrix that one core computes: a run of them; of the output head every `cores`-th."""
+    if plan.cores == 1:
+        return matrix
+    rows = plan.matrix_shape(name)[0]
+    part = (
+        slice(core, None, plan.cores)
+        if name == "lm_head"
+        else slice(core * rows, (core + 1) * rows)
+    )
+    return replace(matrix, values=matrix.values[part], scales=matrix.scales[part])
 
 
 def _pad_heads(weight: np.ndarray, config: ModelConfig, plan: Plan) -> np.ndarray:
@@ -69,8 +91,10 @@ def pack_matrix(quantized: QuantizedMatrix, matrix: MatrixPlan, plan: Plan) -> n
     return image
 
 
-def pack_memory(model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix]) -> np.ndarray:
-    """Memory image up to the KV cache: uint8 [words, word_bytes]."""
+def pack_memory(
+    model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix], core: int = 0
+) -> np.ndarray:
+    """Memory image of one core up to the KV cache: uint8 [words, word_bytes]."""
     image = np.zeros((plan.cache, plan.spec.word_bytes), np.uint8)
 
     def put(base: int, rows: np.ndarray, stride: int) -> None:
@@ -89,12 +113,14 @@ def pack_memory(model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix]) 
             prefix = f"layers.{segment.first + index}."
             for name, offset in segment.offsets.items():
                 if name in segment.matrices:
-                    words = pack_matrix(matrices[prefix + name], segment.matrices[name], plan)
+                    part = core_part(matrices[prefix + name], name, plan, core)
+                    words = pack_matrix(part, segment.matrices[name], plan)
                     image[base + offset : base + offset + len(words)] = words
                 else:
                     put(base + offset, model.tensor(prefix + name)[None], plan.hidden_words)
     put(plan.norm, model.tensor("norm")[None], plan.hidden_words)
-    words = pack_matrix(matrices["lm_head"], plan.head_matrix, plan)
+    part = core_part(matrices["lm_head"], "lm_head", plan, core)
+    words = pack_matrix(part, plan.head_matrix, plan)
     image[plan.head_base : plan.head_base + len(words)] = words
     return image
 

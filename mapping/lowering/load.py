@@ -97,7 +97,7 @@ def _attention(a: Assembler, plan: Plan, segment: Segment) -> None:
     """Scales of keys and values, then keys, then values, once this token's own are stored."""
     cache = plan.cache + segment.first * plan.cache_stride
     layer = {LAYER: plan.cache_stride}
-    heads = fixed(plan.config.kv_heads)
+    heads = fixed(plan.kv_heads)
     elements = plan.word_elements
     scale_words = Count(
         cap=plan.context_words,

@@ -125,7 +125,7 @@ def _matrix(
 
 def _scores(a: Assembler, plan: Plan) -> None:
     """Every query head of a group times the keys of its KV head, tile by tile."""
-    heads, groups = plan.config.kv_heads, plan.groups
+    heads, groups = plan.kv_heads, plan.groups
     with a.loop(fixed(heads)), a.loop(key_tiles(plan)):
         _product(
             a,
@@ -149,7 +149,7 @@ def _values(a: Assembler, plan: Plan) -> None:
 
     Where a block holds several KV heads, each head's probabilities meet all of them; the results of others are not used.
     """
-    heads, groups, together = plan.config.kv_heads, plan.groups, plan.value_heads
+    heads, groups, together = plan.kv_heads, plan.groups, plan.value_heads
     pitch = groups * plan.attention_pitch
     with a.loop(fixed(-(-heads // together))), a.loop(fixed(plan.head_blocks)):
         for g in range(groups):

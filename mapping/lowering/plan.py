@@ -81,13 +81,14 @@ class Plan:
         """Blocks of the matrix engine that the value dimensions of a head take."""
         self.value_heads = max(1, rows // self.head)
         """KV heads whose values lie side by side in one block."""
-        self.value_blocks = -(-config.kv_heads // self.value_heads) * self.head_blocks
+        self.value_blocks = -(-self.kv_heads // self.value_heads) * self.head_blocks
         self.attention_pitch = self.head_blocks * spec.block_rows
         """Result rows from one query head's attention to the next one's."""
         self.groups = config.heads // config.kv_heads
-        self.hidden_rows = round_up(config.hidden_size, granule) // lanes
+        self._divide()
+        self.hidden_rows = self.cores * self.hidden_part // lanes
+        self.ffn_rows = self.cores * self.ffn_part // lanes
         self.hidden_words = -(-config.hidden_size // self.word_elements)
-        self.ffn_rows = round_up(config.intermediate_size, granule) // lanes
         # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
         block_words = CACHE_STEP.block_words(self.head // CACHE_STEP.span)
         key_room = spec.stream_words // CREDITS // block_words
@@ -117,21 +118,39 @@ class Plan:
         self._plan_memory(recipe)
         self._plan_buffers()
 
+    def _divide(self) -> None:
+        """What of heads and vectors is computed by each core; the last core's part may end in padding."""
+        config, granule = self.config, self.spec.granule
+        self.cores = self.spec.cores
+        self.kv_heads = -(-config.kv_heads // self.cores)
+        """KV heads of a core."""
+        self.heads = self.kv_heads * self.groups
+        """Query heads of a core."""
+
+        def part(elements: int) -> int:
+            return elements if self.cores == 1 else round_up(-(-elements // self.cores), granule)
+
+        self.hidden_part = round_up(part(config.hidden_size), granule)
+        """Elements of the hidden vector that a core computes."""
+        self.ffn_part = round_up(part(config.intermediate_size), granule)
+        self.hidden_outputs = part(config.hidden_size)
+        self.ffn_outputs = part(config.intermediate_size)
+        self.vocabulary_part = -(-config.vocabulary_size // self.cores)
+        """Tokens of a core: token t is output t // cores of core t mod cores."""
+
     def matrix_shape(self, name: str) -> tuple[int, int]:
-        """Outputs and inputs of a matrix as the machine sees it."""
-        config = self.config
-        query, key = config.heads * self.head, config.kv_heads * self.head
-        hidden = self.hidden_rows * self.spec.lanes
-        ffn = self.ffn_rows * self.spec.lanes
+        """Outputs and inputs of a matrix as one core sees it."""
+        query, key = self.heads * self.head, self.kv_heads * self.head
+        hidden, ffn = self.hidden_rows * self.spec.lanes, self.ffn_rows * self.spec.lanes
         return {
             "self_attn.k_proj": (key, hidden),
             "self_attn.v_proj": (key, hidden),
             "self_attn.q_proj": (query, hidden),
-            "self_attn.o_proj": (config.hidden_size, query),
-            "mlp.gate_proj": (config.intermediate_size, hidden),
-            "mlp.up_proj": (config.intermediate_size, hidden),
-            "mlp.down_proj": (config.hidden_size, ffn),
-            "lm_head": (config.vocabulary_size, hidden),
+            "self_attn.o_proj": (self.hidden_outputs, self.cores * query),
+            "mlp.gate_proj": (self.ffn_outputs, hidden),
+            "mlp.up_proj": (self.ffn_outputs, hidden),
+            "mlp.down_proj": (self.hidden_outputs, ffn),
+            "lm_head": (self.vocabulary_part, hidden),
         }[name]
 
     def _plan_memory(self, recipe: Recipe) -> None:
@@ -165,7 +184,7 @@ class Plan:
         self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
         offsets = Regions("layer", 0)
-        heads = config.kv_heads
+        heads = self.kv_heads
         self.cache_offsets = {
             "key": offsets.take("key", heads * self.key_head, burst),
             "value": offsets.take("value", self.value_blocks * self.value_words, burst),
@@ -195,8 +214,10 @@ class Plan:
         return Segment(first, layers, matrices, places, stride, base)
 
     def _plan_buffers(self) -> None:
-        spec, config, lanes = self.spec, self.config, self.spec.lanes
-        heads, kv_heads = config.heads, config.kv_heads
+        spec, lanes = self.spec, self.spec.lanes
+        heads, kv_heads = self.heads, self.kv_heads
+        part, ffn_part = self.hidden_part // lanes, self.ffn_part // lanes
+        all_heads = self.cores * heads * self.head_rows
         row, context = self.hidden_rows, self.context_rows
         blocks = spec.block_rows
         words = self.hidden_words
@@ -205,15 +226,15 @@ class Plan:
             "norm": words, "key_scale": kv_heads * self.context_words, "value_scale": kv_heads * self.context_words,
         })  # fmt: skip
         self.vector = buffer_regions(spec, "vector_rows", {
-            "x": row, "t": row, "head_t": heads * self.head_rows, "head_u": heads * self.head_rows,
+            "x": row, "t": row, "head_t": all_heads, "head_u": heads * self.head_rows,
             "scores": heads * context, "gate": self.ffn_rows, "up": self.ffn_rows,
         })  # fmt: skip
         self.result = buffer_regions(spec, "result_rows", {
             "k": round_up(kv_heads * self.head_rows, blocks), "v": round_up(kv_heads * self.head_rows, blocks),
             "q": round_up(heads * self.head_rows, blocks),
             "scores": heads * context, "attention": heads * self.attention_pitch,
-            "o": round_up(row, blocks), "gate": round_up(self.ffn_rows, blocks), "up": round_up(self.ffn_rows, blocks),
-            "down": round_up(row, blocks), "logits": self.head_matrix.blocks * blocks,
+            "o": round_up(part, blocks), "gate": round_up(ffn_part, blocks), "up": round_up(ffn_part, blocks),
+            "down": round_up(part, blocks), "logits": self.head_matrix.blocks * blocks,
         })  # fmt: skip
         # Activations end at a multiple of the longest group: padding is read (times zero weights), never written.
         group = max(
@@ -227,7 +248,7 @@ class Plan:
 
         self.activation = buffer_regions(spec, "activation_rows", {
             "norm": padded(row), "q": heads * self.head_rows, "p": heads * context,
-            "attention": padded(heads * self.head_rows), "ffn": padded(self.ffn_rows),
+            "attention": padded(all_heads), "ffn": padded(self.ffn_rows),
         })  # fmt: skip
         store = {
             "k": kv_heads * self.head,

@@ -18,7 +18,7 @@ def lower_store(plan: Plan) -> Assembler:
 
 
 def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
-    spec, heads = plan.spec, plan.config.kv_heads
+    spec, heads = plan.spec, plan.kv_heads
     rows, elements = spec.matrix_rows, CACHE_STEP.span
     value_bytes = min(rows, plan.value_heads * plan.head)
 

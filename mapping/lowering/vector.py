@@ -39,7 +39,7 @@ class _Lowering:
         config = plan.config
         self.hidden = fixed(config.hidden_size)
         self.head = fixed(plan.head)
-        self.all_heads = fixed(config.heads * plan.head)
+        self.all_heads = fixed(plan.cores * plan.heads * plan.head)
 
     # Operands by region name.
 
@@ -71,6 +71,10 @@ class _Lowering:
     def _activation_out(self, name: str) -> Place:
         return Place(self.plan.activation.taken[name][0])
 
+    def _exchange(self, pitch: int) -> int | None:
+        """Pitch of the cores' parts of a vector that every core needs; nothing to exchange if there is one core."""
+        return pitch if self.plan.cores > 1 else None
+
     # Parts of a layer.
 
     def embedding(self) -> None:
@@ -99,7 +103,7 @@ class _Lowering:
         head = plan.head_matrix
         rows = plan.spec.block_rows
         tile = head.tile_blocks * plan.spec.matrix_rows
-        length = tiled(plan.config.vocabulary_size, tile, HEAD_TILE)
+        length = tiled(plan.vocabulary_part, tile, HEAD_TILE)
         logits = plan.result.taken["logits"][0]
         stride = {HEAD_TILE: head.tile_blocks * rows}
 
@@ -108,7 +112,7 @@ class _Lowering:
                                restart=restart, wait=_MPE)  # fmt: skip
 
         # The first tile forgets the maximum of the token before.
-        first = fixed(min(tile, plan.config.vocabulary_size))
+        first = fixed(min(tile, plan.vocabulary_part))
         argmax(first, Place(logits), Place(0), 1)
         if head.tiles > 1:
             rest = Count(cap=length.cap, offset=length.offset - tile, level=HEAD_TILE, step=tile)
@@ -172,12 +176,12 @@ class _Lowering:
                 entry=self._entry("head_a"))  # fmt: skip
 
     def _key(self) -> None:
-        heads, pitch = self.plan.config.kv_heads, self.plan.head_rows
+        heads, pitch = self.plan.kv_heads, self.plan.head_rows
         self._rotate("k", heads, _MPE | _ST)
         self._store_heads(self._vector("head_u", 0, pitch), "k", "key_scale")
 
     def _value(self) -> None:
-        heads, pitch = self.plan.config.kv_heads, self.plan.head_rows
+        heads, pitch = self.plan.kv_heads, self.plan.head_rows
         value = self._result("v", 0, pitch)
         self.program.apply(
             self.head,
@@ -192,7 +196,7 @@ class _Lowering:
     def _store_heads(self, heads: Operand, name: str, scale_name: str, signal: int = 0) -> None:
         """INT8 rows and their scales to the store buffer; magnitudes are in `head_a`."""
         plan, p = self.plan, self.program
-        rows = plan.config.kv_heads
+        rows = plan.kv_heads
         one = constant(1 / _INT8_MAXIMUM)
         magnitude = self._scalar("head_a", 0, 1)
         p.scalar(magnitude, one, to=self._entry("head_b"), rows=rows)
@@ -209,7 +213,7 @@ class _Lowering:
 
     def _query(self) -> None:
         plan, p = self.plan, self.program
-        heads, pitch = plan.config.heads, plan.head_rows
+        heads, pitch = plan.heads, plan.head_rows
         self._rotate("q", heads, _MPE)
         magnitude = self._scalar("head_a", 0, 1)
         # Scores come out in units of log2, so that softmax needs a power of two only.
@@ -229,7 +233,7 @@ class _Lowering:
     def _softmax(self) -> None:
         """Probabilities times the values' scales, quantized; one over their sum goes into the output's scale."""
         plan, p = self.plan, self.program
-        heads, kv_heads, pitch = plan.config.heads, plan.config.kv_heads, plan.context_rows
+        heads, kv_heads, pitch = plan.heads, plan.kv_heads, plan.context_rows
         length = sequence_length()
         scale_pitch = plan.context_words * plan.spec.word_rows
         scores = self._vector("scores", 0, pitch)
@@ -269,8 +273,8 @@ class _Lowering:
     def _attention(self) -> None:
         """Attention of all heads side by side, quantized."""
         plan = self.plan
-        pitch, heads = plan.attention_pitch, plan.config.kv_heads
-        if pitch == plan.head_rows:
+        pitch, heads = plan.attention_pitch, plan.kv_heads
+        if pitch == plan.head_rows and plan.cores == 1:
             self._quantize(
                 self._result("attention"), self.all_heads, "attention", wait=_MPE, signal=_MPE
             )
@@ -286,7 +290,7 @@ class _Lowering:
                 place = self._vector("head_t", head * plan.head_rows).place
                 self.program.apply(self.head, own, rows=-(-(heads - part) // plan.value_heads),
                                    target=Target.VECTOR, d=place, d_pitch=round_heads * plan.head_rows,
-                                   wait=0 if head else _MPE)  # fmt: skip
+                                   exchange=self._exchange(plan.heads * plan.head_rows), wait=0 if head else _MPE)  # fmt: skip
         self._quantize(self._vector("head_t"), self.all_heads, "attention", signal=_MPE)
 
     def _quantize(self, value: Operand, length: Count, activation: str, wait: int = 0, signal: int = 0,
@@ -311,13 +315,19 @@ class _Lowering:
 
     def _residual(self, name: str) -> None:
         """x += result, and the largest magnitude of the new x."""
-        x = self._vector("x")
-        self.program.apply(self.hidden, x, None, self._result(name), target=Target.VECTOR, d=x.place,
-                           reduce=Reduce.MAGNITUDE, entry=self._entry("amax"), wait=_MPE)  # fmt: skip
+        plan, x, added, wait = self.plan, self._vector("x"), self._result(name), _MPE
+        if plan.cores > 1:
+            whole = self._vector("t")
+            part = plan.hidden_part // plan.spec.lanes
+            self.program.apply(fixed(plan.hidden_part), added, target=Target.VECTOR, d=whole.place,
+                               exchange=self._exchange(part), wait=wait)  # fmt: skip
+            added, wait = whole, 0
+        self.program.apply(self.hidden, x, None, added, target=Target.VECTOR, d=x.place,
+                           reduce=Reduce.MAGNITUDE, entry=self._entry("amax"), wait=wait)  # fmt: skip
 
     def _silu(self) -> None:
         """silu(gate) * up = gate / (1 + 2^(-gate*log2(e))) * up."""
-        p, length = self.program, fixed(self.plan.config.intermediate_size)
+        plan, p, length = self.plan, self.program, fixed(self.plan.ffn_outputs)
         t, u = self._vector("gate"), self._vector("up")
         p.apply(length, self._result("gate"), constant(-math.log2(math.e)), function=Function.EXPONENTIAL2,
                 target=Target.VECTOR, d=t.place, wait=_MPE)  # fmt: skip
@@ -331,6 +341,11 @@ class _Lowering:
             d=t.place,
         )
         p.apply(length, t, self._result("gate"), target=Target.VECTOR, d=u.place)
-        p.apply(length, u, self._result("up"), target=Target.VECTOR, d=u.place, reduce=Reduce.MAGNITUDE,
-                entry=self._entry("a"))  # fmt: skip
-        self._quantize(u, length, "ffn", signal=_MPE, known=True)
+        if plan.cores == 1:
+            p.apply(length, u, self._result("up"), target=Target.VECTOR, d=u.place, reduce=Reduce.MAGNITUDE,
+                    entry=self._entry("a"))  # fmt: skip
+            self._quantize(u, length, "ffn", signal=_MPE, known=True)
+            return
+        p.apply(length, u, self._result("up"), target=Target.VECTOR, d=t.place,
+                exchange=self._exchange(plan.ffn_part // plan.spec.lanes))  # fmt: skip
+        self._quantize(t, fixed(plan.cores * plan.ffn_part), "ffn", signal=_MPE)

@@ -51,10 +51,15 @@ class VectorProgram:
         reduce: Reduce = Reduce.NONE,
         entry: int = 0,
         restart: int = 0,
+        causal: int = 0,
+        exchange: int | None = None,
         wait: int = 0,
         signal: int = 0,
     ) -> None:
-        """Append function(a * b + c) over `rows` rows of `length` elements."""
+        """Append function(a * b + c) over `rows` rows of `length` elements.
+
+        `exchange` is the pitch, in rows, at which the parts of all cores are written in every core.
+        """
         fields: dict[str, int] = {}
         for name, operand in (("a", a), ("b", b or _NOTHING), ("c", c or _NOTHING)):
             fields[f"{name}_source"] = int(operand.source)
@@ -71,6 +76,9 @@ class VectorProgram:
             d_pitch=d_pitch,
             reduce_entry=entry,
             restart=restart,
+            causal=causal,
+            exchange=int(exchange is not None),
+            exchange_pitch=exchange or 0,
             **length.fields("length"),
             **(fixed(rows) if isinstance(rows, int) else rows).fields("rows"),
             **(d or Place(0)).fields("d"),
