@@ -21,6 +21,10 @@ from mapping.packing import compress_model, pack_memory
 from mapping.recipe import Recipe
 
 
+CHUNKS = (64, 32, 16, 8, 4, 2)
+"""Tokens that prefill processes at once: as many of these as the target's buffers hold."""
+
+
 def plan_model(
     config: ModelConfig, machine: MachineSpec, recipe: Recipe, context: int | None = None
 ) -> Plan:
@@ -46,6 +50,13 @@ def plan_model(
         raise InputError(
             f"context: {context} tokens, the model has {config.maximum_positions} positions"
         )
+    for chunk in CHUNKS:
+        try:
+            plan = Plan(config, machine, recipe, context, chunk)
+            lower(plan)
+            return plan
+        except InputError:
+            continue
     return Plan(config, machine, recipe, context)
 
 
@@ -57,7 +68,7 @@ def lower(plan: Plan) -> dict[Unit, list[int]]:
         lower_store(plan),
         lower_matrix(plan),
         lower_vector(plan),
-        lower_system(),
+        lower_system(plan),
     )
     return {stream.unit: stream.words(room) for stream in streams}
 
@@ -95,6 +106,7 @@ def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
         "synthetic": model.synthetic,
         "parameters": model.parameters,
         "recipe": recipe.name,
+        "chunk": plan.chunk,
         "context": min(plan.context, config.maximum_positions),
         "vocabulary_size": config.vocabulary_size,
         "stop_tokens": list(config.eos_token_ids)[:4],

@@ -1,38 +1,75 @@
 """LD's instruction stream: weights, keys and values in the order of use, vectors for the vector unit."""
 
-from hw.spec.instructions import Condition, Destination, Register, Unit
+from hw.spec.instructions import Condition, Destination, Opcode, Register, Unit
 from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import (
+    DECODE,
     HEAD,
     HEAD_TILE,
     LAYER,
     PART,
     TILE,
+    TOKEN,
+    UNBOUNDED,
+    Phase,
+    chunks,
     key_blocks,
     key_tiles,
+    prefill_phase,
     value_steps,
 )
 from mapping.lowering.plan import CACHE_STEP, LAYER_MATRICES, Plan, Segment
 from mapping.lowering.tiles import MatrixPlan
 
-_MPE, _SFU, _ST = units(Unit.MPE), units(Unit.SFU), units(Unit.ST)
+_MPE, _SFU, _ST, _SYS = units(Unit.MPE), units(Unit.SFU), units(Unit.ST), units(Unit.SYS)
+_TOKEN_OF_CHUNK = 1
+"""Level of the loop over the embeddings of a chunk."""
 
 
 def lower_load(plan: Plan) -> Assembler:
     """Instruction stream of LD."""
     a = Assembler(Unit.LD)
+    if plan.chunk:
+        phase = prefill_phase(plan)
+        with a.loop(chunks(plan)):
+            a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
+            _chunk_vectors(a, plan, phase)
+            _layers(a, plan, phase)
     with a.token_loop():
-        _input(a, plan, "embedding", Address(plan.embedding, {}, Register.TOKEN, 0, plan.embedding_stride),
-               plan.hidden_words, wait=_SFU, random=1)  # fmt: skip
+        _embedding(a, plan, {}, wait=_SFU)
         rope = Address(plan.rope, {}, Register.POSITION, 0, plan.rope_words)
-        _input(a, plan, "rope", rope, plan.rope_words, signal=_SFU)
-        for segment in plan.segments:
-            with a.loop(fixed(segment.layers)):
-                _layer(a, plan, segment)
+        _input(a, plan, "rope", rope, fixed(plan.rope_words), signal=_SFU)
+        _layers(a, plan, DECODE)
         with a.unless(Condition.PREFILL):
-            _input(a, plan, "norm", Address(plan.norm), plan.hidden_words, wait=_SFU, signal=_SFU)
+            words = fixed(plan.hidden_words)
+            _input(a, plan, "norm", Address(plan.norm), words, wait=_SFU, signal=_SFU)
             _matrix(a, plan.head_matrix, plan.head_base, {}, HEAD_TILE)
     return a
+
+
+def _chunk_vectors(a: Assembler, plan: Plan, phase: Phase) -> None:
+    """Embeddings of a chunk, one token after another, and its rows of the RoPE table."""
+    a.sync(wait=_SFU)
+    with a.loop(phase.rows):
+        _embedding(a, plan, {_TOKEN_OF_CHUNK: plan.hidden_words}, wait=_SYS, signal=_SYS)
+    rope = Address(plan.rope, {TOKEN: plan.chunk * plan.rope_words})
+    rows = phase.rows
+    words = Count(
+        cap=rows.cap * plan.rope_words,
+        offset=rows.offset,
+        register=rows.register,
+        scale=plan.rope_words,
+        level=TOKEN,
+        step=rows.step * plan.rope_words,
+    )
+    _input(a, plan, "rope", rope, words, signal=_SFU)
+
+
+def _embedding(
+    a: Assembler, plan: Plan, strides: dict[int, int], wait: int, signal: int = 0
+) -> None:
+    address = Address(plan.embedding, {}, Register.TOKEN, 0, plan.embedding_stride)
+    _input(a, plan, "embedding", address, fixed(plan.hidden_words), wait, signal, strides, random=1)
 
 
 def _input(
@@ -40,9 +77,10 @@ def _input(
     plan: Plan,
     name: str,
     address: Address,
-    words: int,
+    words: Count,
     wait: int = 0,
     signal: int = 0,
+    strides: dict[int, int] | None = None,
     random: int = 0,
 ) -> None:
     a.execute(
@@ -51,17 +89,23 @@ def _input(
         destination=int(Destination.INPUT),
         random=random,
         **address.fields(),
-        **fixed(words).fields("length"),
-        **Place(plan.input.taken[name][0]).fields("buffer"),
+        **words.fields("length"),
+        **Place(plan.input.taken[name][0], strides or {}).fields("buffer"),
     )
 
 
-def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
+def _layers(a: Assembler, plan: Plan, phase: Phase) -> None:
+    for segment in plan.segments:
+        with a.loop(fixed(segment.layers)):
+            _layer(a, plan, segment, phase)
+
+
+def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
     for name in LAYER_MATRICES:
         if name == "self_attn.k_proj":
             _norm(a, plan, segment, "input_layernorm")
         elif name == "self_attn.o_proj":
-            _attention(a, plan, segment)
+            _attention(a, plan, segment, phase)
         elif name == "mlp.gate_proj":
             _norm(a, plan, segment, "post_attention_layernorm")
         base = segment.base + segment.offsets[name]
@@ -70,7 +114,7 @@ def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
 
 def _norm(a: Assembler, plan: Plan, segment: Segment, name: str) -> None:
     address = Address(segment.base + segment.offsets[name], {LAYER: segment.stride})
-    _input(a, plan, name, address, plan.hidden_words, wait=_SFU, signal=_SFU)
+    _input(a, plan, name, address, fixed(plan.hidden_words), wait=_SFU, signal=_SFU)
 
 
 def _matrix(
@@ -93,38 +137,26 @@ def _ring(
     a.execute(wait, signal, destination=int(ring), **address.fields(), **words.fields("length"))
 
 
-def _attention(a: Assembler, plan: Plan, segment: Segment) -> None:
-    """Scales of keys and values, then keys, then values, once this token's own are stored."""
+def _attention(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
+    """Scales of keys and values, then keys, then values, once the newest are stored."""
     cache = plan.cache + segment.first * plan.cache_stride
     layer = {LAYER: plan.cache_stride}
     heads = fixed(plan.kv_heads)
-    elements = plan.word_elements
-    scale_words = Count(
-        cap=plan.context_words,
-        offset=elements,
-        register=Register.POSITION,
-        shift=elements.bit_length() - 1,
-    )
     a.sync(wait=_ST | _SFU)
     with a.loop(heads):
         for name in ("key_scale", "value_scale"):
-            a.execute(
-                destination=int(Destination.INPUT),
-                **Address(
-                    cache + plan.cache_offsets[name], layer | {HEAD: plan.context_words}
-                ).fields(),
-                **scale_words.fields("length"),
-                **Place(plan.input.taken[name][0], {HEAD: plan.context_words}).fields("buffer"),
-            )
+            strides = {HEAD: plan.context_words}
+            address = Address(cache + plan.cache_offsets[name], layer | strides)
+            words = phase.seen(plan.word_elements, UNBOUNDED)
+            _input(a, plan, name, address, words, strides=strides)
     a.sync(signal=_SFU)
-    with a.loop(heads), a.loop(key_tiles(plan)):
+    with a.loop(heads), a.loop(key_tiles(plan, phase)):
         tile_words = plan.key_tile_blocks * plan.key_block_words
-        address = Address(
-            cache + plan.cache_offsets["key"], layer | {HEAD: plan.key_head, PART: tile_words}
-        )
-        _ring(a, Destination.STREAM, address, key_blocks(plan, plan.key_block_words), _MPE, _MPE)
+        strides = layer | {HEAD: plan.key_head, PART: tile_words}
+        address = Address(cache + plan.cache_offsets["key"], strides)
+        words = key_blocks(plan, phase, plan.key_block_words)
+        _ring(a, Destination.STREAM, address, words, _MPE, _MPE)
     with a.loop(fixed(plan.value_blocks)):
         address = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
-        _ring(
-            a, Destination.STREAM, address, value_steps(plan, CACHE_STEP.block_words(1)), _MPE, _MPE
-        )
+        words = value_steps(phase, CACHE_STEP.block_words(1))
+        _ring(a, Destination.STREAM, address, words, _MPE, _MPE)

@@ -2,10 +2,22 @@
 
 from dataclasses import dataclass
 
-from hw.spec.instructions import Condition, Unit
+from hw.spec.instructions import Condition, Opcode, Unit
 from hw.spec.weight_format import KEPT, StepFormat
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
-from mapping.lowering.levels import HEAD, HEAD_TILE, PART, TILE, key_blocks, key_tiles, value_steps
+from mapping.lowering.levels import (
+    DECODE,
+    HEAD,
+    HEAD_TILE,
+    PART,
+    TILE,
+    Phase,
+    chunks,
+    key_blocks,
+    key_tiles,
+    prefill_phase,
+    value_steps,
+)
 from mapping.lowering.plan import CACHE_STEP, Plan, Segment
 from mapping.lowering.tiles import CREDITS, MatrixPlan
 
@@ -27,28 +39,41 @@ def lower_matrix(plan: Plan) -> Assembler:
     a = Assembler(Unit.MPE)
     for _ in range(CREDITS):
         a.sync(signal=_LD)
+    if plan.chunk:
+        phase = prefill_phase(plan)
+        with a.loop(chunks(plan)):
+            a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
+            _layers(a, plan, phase)
     with a.token_loop():
-        for segment in plan.segments:
-            with a.loop(fixed(segment.layers)):
-                _layer(a, plan, segment)
+        _layers(a, plan, DECODE)
         with a.unless(Condition.PREFILL):
             a.sync(wait=_SFU)
-            _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, signal=_SFU)
+            _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, DECODE, signal=_SFU)
     return a
 
 
-def _layer(a: Assembler, plan: Plan, segment: Segment) -> None:
+def _layers(a: Assembler, plan: Plan, phase: Phase) -> None:
+    for segment in plan.segments:
+        with a.loop(fixed(segment.layers)):
+            _layer(a, plan, segment, phase)
+
+
+def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
     def product(name: str, activation: str, result: str) -> None:
-        _matrix(a, plan, segment.matrices[name], activation, result, TILE)
+        _matrix(a, plan, segment.matrices[name], activation, result, TILE, phase)
 
     a.sync(wait=_SFU)
     for name in ("k", "v", "q"):
         product(f"self_attn.{name}_proj", "norm", name)
         a.sync(signal=_SFU)
     a.sync(wait=_SFU)
-    _scores(a, plan)
-    a.sync(wait=_SFU)
-    _values(a, plan)
+    if phase.prefill:
+        _chunk_scores(a, plan, phase)
+        _chunk_values(a, plan, phase)
+    else:
+        _scores(a, plan)
+        a.sync(wait=_SFU)
+        _values(a, plan)
     a.sync(wait=_SFU)
     product("self_attn.o_proj", "attention", "o")
     a.sync(signal=_SFU)
@@ -99,15 +124,9 @@ def _product(a: Assembler, step: StepFormat, group_steps: int, blocks: Count, st
     )
 
 
-def _matrix(
-    a: Assembler,
-    plan: Plan,
-    matrix: MatrixPlan,
-    activation: str,
-    result: str,
-    level: int,
-    signal: int = 0,
-) -> None:
+def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, result: str, level: int,
+            phase: Phase, signal: int = 0) -> None:  # fmt: skip
+    """All tiles of a matrix times the vectors of the tokens of this round."""
     with a.loop(fixed(matrix.tiles)):
         _product(
             a,
@@ -118,6 +137,7 @@ def _matrix(
             _place(plan, "activation", activation),
             _place(plan, "result", result, 0, {level: matrix.tile_blocks * plan.spec.block_rows}),
             _place(plan, "scale", "x"),
+            Vectors(phase.rows, plan.activation_pitch(activation), plan.result_rows[result], 1),
             wait=_LD,
             signal=_LD | signal,
         )
@@ -126,12 +146,12 @@ def _matrix(
 def _scores(a: Assembler, plan: Plan) -> None:
     """Every query head of a group times the keys of its KV head, tile by tile."""
     heads, groups = plan.kv_heads, plan.groups
-    with a.loop(fixed(heads)), a.loop(key_tiles(plan)):
+    with a.loop(fixed(heads)), a.loop(key_tiles(plan, DECODE)):
         _product(
             a,
             CACHE_STEP,
             0,
-            key_blocks(plan),
+            key_blocks(plan, DECODE),
             fixed(plan.head // CACHE_STEP.span),
             _place(plan, "activation", "q", 0, {HEAD: groups * plan.head // 4}),
             _place(plan, "result", "scores", 0,
@@ -159,7 +179,7 @@ def _values(a: Assembler, plan: Plan) -> None:
                 CACHE_STEP,
                 0,
                 fixed(1),
-                value_steps(plan),
+                value_steps(DECODE),
                 _place(plan, "activation", "p", g * heads * plan.context // 4,
                        {HEAD: together * plan.context // 4}),
                 _place(plan, "result", "attention", g * plan.attention_pitch,
@@ -170,4 +190,67 @@ def _values(a: Assembler, plan: Plan) -> None:
                 wait=0 if g else _LD,
                 signal=_LD if last else 0,
             )  # fmt: skip
+    a.sync(signal=_SFU)
+
+
+def _chunk_scores(a: Assembler, plan: Plan, phase: Phase) -> None:
+    """As `_scores`, for the tokens of a chunk: all of them times the keys of one head; SFU may follow head by head."""
+    groups, tokens = plan.groups, phase.tokens
+    head_rows = plan.chunk_head_rows
+    with a.loop(fixed(plan.kv_heads)):
+        with a.loop(key_tiles(plan, phase)):
+            for g in range(groups):
+                last = g == groups - 1
+                _product(
+                    a,
+                    CACHE_STEP,
+                    0,
+                    key_blocks(plan, phase),
+                    fixed(plan.head // CACHE_STEP.span),
+                    _place(plan, "activation", "q", g * plan.head // 4, {HEAD: groups * plan.head // 4}),
+                    _place(plan, "result", "scores", g * head_rows,
+                           {HEAD: groups * head_rows, PART: plan.key_tile_blocks * plan.spec.block_rows}),
+                    _place(plan, "scale", "q", g * tokens, {HEAD: groups * tokens}),
+                    Vectors(phase.rows, plan.heads * plan.head // 4, plan.context_rows, 1),
+                    pop=last,
+                    wait=0 if g else _LD,
+                    signal=_LD if last else 0,
+                )  # fmt: skip
+        a.sync(signal=_SFU)
+
+
+def _chunk_values(a: Assembler, plan: Plan, phase: Phase) -> None:
+    """As `_values`, for the tokens of a chunk; waits for SFU's probabilities KV head by KV head."""
+    groups, together, tokens = plan.groups, plan.value_heads, phase.tokens
+    head_elements = plan.chunk_head_rows * plan.spec.lanes
+    rounds, rest = divmod(plan.kv_heads, together)
+    for begin, count, size in ((0, rounds, together), (rounds, 1, rest)):
+        if not size or not count:
+            continue
+        # The heads that are left over stand behind the loop, where its index is zero again.
+        with a.loop(fixed(count)):
+            for _ in range(size):
+                a.sync(wait=_SFU)
+            with a.loop(fixed(plan.head_blocks)):
+                products = [(part, g) for part in range(size) for g in range(groups)]
+                for part, g in products:
+                    head = begin * together + part
+                    first, last = (part, g) == products[0], (part, g) == products[-1]
+                    _product(
+                        a,
+                        CACHE_STEP,
+                        0,
+                        fixed(1),
+                        value_steps(phase),
+                        _place(plan, "activation", "p", (head * groups + g) * head_elements // 4,
+                               {HEAD: together * groups * head_elements // 4}),
+                        _place(plan, "result", "attention", (head * groups + g) * plan.attention_pitch,
+                               {HEAD: together * groups * plan.attention_pitch, PART: plan.spec.block_rows}),
+                        _place(plan, "scale", "p", (head * groups + g) * tokens,
+                               {HEAD: together * groups * tokens}),
+                        Vectors(phase.rows, plan.context // 4, plan.result_rows["attention"], 1),
+                        pop=last,
+                        wait=_LD if first else 0,
+                        signal=_LD if last else 0,
+                    )  # fmt: skip
     a.sync(signal=_SFU)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hw.spec.errors import InputError
+from hw.spec.instructions import BUFFER_BITS
 from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import StepFormat, WeightFormat
 from mapping.frontend.config import ModelConfig
@@ -62,12 +63,14 @@ class Plan:
     recipe : Recipe
     context : int
         Longest sequence, prompt and answer together (rounded up here).
+    chunk : int
+        Tokens that prefill processes at once, a power of two; 0: it runs the decode program without its output head.
     """
 
     def __init__(
-        self, config: ModelConfig, spec: MachineSpec, recipe: Recipe, context: int
+        self, config: ModelConfig, spec: MachineSpec, recipe: Recipe, context: int, chunk: int = 0
     ) -> None:
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.chunk = config, spec, chunk
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
@@ -105,6 +108,8 @@ class Plan:
         self.context = round_up(context, max(tokens, self.key_tile_blocks * rows))
         self.context_rows = self.context // lanes
         self.context_words = self.context // self.word_elements
+        self.chunk_head_rows = max(1, chunk) * self.context_rows
+        """Rows of the scores of one head, for all tokens that are processed at once."""
         self.value_words = CACHE_STEP.block_words(self.context // CACHE_STEP.span)
         if self.value_words > spec.stream_words // CREDITS:
             raise InputError(
@@ -213,57 +218,83 @@ class Plan:
         base = self.memory.take(f"layers.{first}-{first + layers - 1}", layers * stride, burst)
         return Segment(first, layers, matrices, places, stride, base)
 
+    def activation_pitch(self, name: str) -> int:
+        """Units of 4 elements from a token's activations to the next one's, in a region of the activation buffer."""
+        return self.activation_rows[name] * self.spec.lanes // 4
+
     def _plan_buffers(self) -> None:
-        spec, lanes = self.spec, self.spec.lanes
+        """Regions of the buffers, for as many tokens as are processed at once."""
+        spec, lanes, tokens = self.spec, self.spec.lanes, max(1, self.chunk)
         heads, kv_heads = self.heads, self.kv_heads
         part, ffn_part = self.hidden_part // lanes, self.ffn_part // lanes
         all_heads = self.cores * heads * self.head_rows
-        row, context = self.hidden_rows, self.context_rows
-        blocks = spec.block_rows
-        words = self.hidden_words
+        row, words, blocks = self.hidden_rows, self.hidden_words, spec.block_rows
+        scores = heads * self.chunk_head_rows
         self.input = buffer_regions(spec, "input_words", {
-            "embedding": words, "rope": self.rope_words, "input_layernorm": words, "post_attention_layernorm": words,
-            "norm": words, "key_scale": kv_heads * self.context_words, "value_scale": kv_heads * self.context_words,
+            "embedding": tokens * words, "rope": tokens * self.rope_words, "input_layernorm": words,
+            "post_attention_layernorm": words, "norm": words,
+            "key_scale": kv_heads * self.context_words, "value_scale": kv_heads * self.context_words,
         })  # fmt: skip
-        self.vector = buffer_regions(spec, "vector_rows", {
+        self.vector_rows = {
             "x": row, "t": row, "head_t": all_heads, "head_u": heads * self.head_rows,
-            "scores": heads * context, "gate": self.ffn_rows, "up": self.ffn_rows,
-        })  # fmt: skip
-        self.result = buffer_regions(spec, "result_rows", {
+            "gate": self.ffn_rows, "up": self.ffn_rows,
+        }  # fmt: skip
+        lengths = {name: tokens * rows for name, rows in self.vector_rows.items()}
+        self.vector = buffer_regions(spec, "vector_rows", lengths | {"scores": scores})
+        self.result_rows = {
             "k": round_up(kv_heads * self.head_rows, blocks), "v": round_up(kv_heads * self.head_rows, blocks),
-            "q": round_up(heads * self.head_rows, blocks),
-            "scores": heads * context, "attention": heads * self.attention_pitch,
+            "q": round_up(heads * self.head_rows, blocks), "attention": heads * self.attention_pitch,
             "o": round_up(part, blocks), "gate": round_up(ffn_part, blocks), "up": round_up(ffn_part, blocks),
             "down": round_up(part, blocks), "logits": self.head_matrix.blocks * blocks,
+        }  # fmt: skip
+        lengths = {name: tokens * rows for name, rows in self.result_rows.items()}
+        lengths["logits"] = self.result_rows["logits"]
+        self.result = buffer_regions(spec, "result_rows", lengths | {"scores": scores})
+        self._plan_activations(tokens, scores)
+        self._plan_store(tokens)
+        entries = max(heads, tokens)
+        self.scalars = buffer_regions(spec, "scalars", {
+            "amax": tokens, "a": tokens, "b": tokens, "c": tokens, "d": tokens, "e": tokens,
+            "head_a": entries, "head_b": entries, "head_c": entries, "head_d": entries,
         })  # fmt: skip
-        # Activations end at a multiple of the longest group: padding is read (times zero weights), never written.
-        group = max(
-            m.group_steps * m.format.step.span for s in self.segments for m in s.matrices.values()
-        )
-        group = max(group, self.head_matrix.group_steps * self.head_matrix.format.step.span)
+        scales = {"x": tokens, "q": heads * tokens, "p": heads * tokens}
+        self.matrix_scales = buffer_regions(spec, "matrix_scales", scales)
+
+    def _plan_activations(self, tokens: int, scores: int) -> None:
+        """Activation vectors end at a multiple of the longest group: padding is read (times zero weights), never written."""
+        spec, lanes = self.spec, self.spec.lanes
+        matrices = [m for s in self.segments for m in s.matrices.values()] + [self.head_matrix]
+        group = max(m.group_steps * m.format.step.span for m in matrices)
         align = spec.activation_row_bytes // lanes
 
-        def padded(rows: int) -> int:
-            return round_up(rows * lanes, group) // lanes + align
+        def padded(elements: int) -> int:
+            return round_up(round_up(elements, group) // lanes, align) + align
 
-        self.activation = buffer_regions(spec, "activation_rows", {
-            "norm": padded(row), "q": heads * self.head_rows, "p": heads * context,
-            "attention": padded(all_heads), "ffn": padded(self.ffn_rows),
-        })  # fmt: skip
-        store = {
+        self.activation_rows = {
+            "norm": padded(self.hidden_rows * lanes),
+            "q": self.heads * self.head_rows,
+            "attention": padded(self.cores * self.heads * self.head),
+            "ffn": padded(self.ffn_rows * lanes),
+        }
+        lengths = {name: tokens * rows for name, rows in self.activation_rows.items()}
+        self.activation = buffer_regions(spec, "activation_rows", lengths | {"p": scores})
+        if self.activation.used * lanes // 4 > 1 << BUFFER_BITS:
+            raise InputError(
+                f"target {spec.name}: activations: the model needs {self.activation.used * lanes} elements, "
+                f"addresses reach {4 << BUFFER_BITS}"
+            )
+
+    def _plan_store(self, tokens: int) -> None:
+        spec, kv_heads = self.spec, self.kv_heads
+        value_rows = self.value_blocks // self.head_blocks * self.value_heads
+        self.store_pitch = {
             "k": kv_heads * self.head,
-            "v": max(
-                kv_heads * self.head,
-                self.value_blocks // self.head_blocks * self.value_heads * self.head,
-            ),
+            "v": max(kv_heads, value_rows) * self.head,
             "key_scale": 4 * kv_heads,
             "value_scale": 4 * kv_heads,
         }
+        """Bytes from token to token in the regions of the store buffer."""
         self.store = Regions("store_rows * matrix_rows", spec.store_rows * spec.matrix_rows)
-        for name, length in store.items():
-            self.store.take(name, length, max(spec.lanes, spec.matrix_rows, 4))
+        for name, length in self.store_pitch.items():
+            self.store.take(name, tokens * length, max(spec.lanes, spec.matrix_rows, 4))
         self.store.check(spec.name)
-        self.scalars = buffer_regions(spec, "scalars", {
-            "amax": 1, "a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "head_a": heads, "head_b": heads, "head_c": heads, "head_d": heads,
-        })  # fmt: skip
-        self.matrix_scales = buffer_regions(spec, "matrix_scales", {"x": 1, "q": heads, "p": heads})

@@ -85,6 +85,12 @@ class VectorProgram:
             **fields,
         )
 
+    def magnitude(
+        self, length: Count, a: Operand, *, rows: int | Count, to: int, wait: int = 0
+    ) -> None:
+        """Append the largest magnitude of each row, to scalar entries from `to` on."""
+        self.apply(length, a, rows=rows, reduce=Reduce.MAGNITUDE, entry=to, wait=wait)
+
     def scalar(
         self,
         a: Operand,

@@ -1,0 +1,225 @@
+"""SFU's part of attention: RoPE, quantized keys, values and queries, softmax, heads side by side."""
+
+import math
+
+from hw.spec.functions import Function
+from hw.spec.instructions import Reduce, Register, Source, Target, Unit
+from mapping.lowering.assembler import Count, Place, fixed, units
+from mapping.lowering.levels import HEAD, UNBOUNDED
+from mapping.lowering.vector_program import Operand, constant
+from mapping.lowering.vector_regions import INT8_MAXIMUM, LOG2_E, VectorRegions
+
+_LD, _ST, _MPE = units(Unit.LD), units(Unit.ST), units(Unit.MPE)
+_SCALE = constant(1 / INT8_MAXIMUM)
+
+
+def attention(v: VectorRegions) -> None:
+    """From the results `k`, `v` and `q` to the activations `attention`."""
+    _key(v)
+    _value(v)
+    _query(v)
+    if v.phase.prefill:
+        _chunk_softmax(v)
+    else:
+        _softmax(v)
+    _side_by_side(v)
+
+
+def _sequence_length() -> Count:
+    """Tokens that the first row of this round attends to: POSITION + 1."""
+    return Count(cap=UNBOUNDED, offset=1, register=Register.POSITION)
+
+
+def _rotate(v: VectorRegions, name: str, rows: Count, wait: int) -> Operand:
+    """RoPE of the heads of a result into `head_u`, and their largest magnitudes into `head_a`."""
+    plan, p = v.plan, v.program
+    pitch, half = plan.head_rows, plan.head_rows // 2
+    turned = v.of_head(v.vector("head_t"), pitch)
+    p.apply(v.head, v.of_head(v.result(name), pitch), v.rope(), rows=rows, target=Target.VECTOR,
+            d=turned.place, d_pitch=turned.pitch, wait=wait)  # fmt: skip
+    for own, other in ((0, half), (half, 0)):
+        to = v.of_head(v.vector("head_u"), pitch, own)
+        p.apply(fixed(plan.half), v.of_head(v.result(name), pitch, other), v.rope(pitch + own),
+                v.of_head(v.vector("head_t"), pitch, own), rows=rows,
+                target=Target.VECTOR, d=to.place, d_pitch=to.pitch)  # fmt: skip
+    whole = v.of_head(v.vector("head_u"), pitch)
+    p.magnitude(v.head, whole, rows=rows, to=v.entry("head_a"))
+    return whole
+
+
+def _key(v: VectorRegions) -> None:
+    with v.each_head(v.plan.kv_heads, wait=_MPE | _ST) as (rows, wait, _):
+        _store(v, _rotate(v, "k", rows, wait), "k", "key_scale", rows)
+
+
+def _value(v: VectorRegions) -> None:
+    with v.each_head(v.plan.kv_heads, wait=_MPE, signal=_ST) as (rows, wait, signal):
+        value = v.of_head(v.result("v"), v.plan.head_rows)
+        v.program.magnitude(v.head, value, rows=rows, to=v.entry("head_a"), wait=wait)
+        _store(v, value, "v", "value_scale", rows, signal)
+
+
+def _store(
+    v: VectorRegions, heads: Operand, name: str, scale_name: str, rows: Count, signal: int = 0
+) -> None:
+    """INT8 rows and their scales to the store buffer; magnitudes are in `head_a`."""
+    plan, p = v.plan, v.program
+    magnitude = v.scalar("head_a")
+
+    def place(region: str, unit: int, head_pitch: int) -> Operand:
+        pitch = plan.store_pitch[region] // unit
+        start = Operand(Source.NONE, Place(plan.store.taken[region][0] // unit), pitch)
+        return v.of_head(start, head_pitch)
+
+    p.scalar(magnitude, _SCALE, to=v.entry("head_b"), rows=rows)
+    to = place(scale_name, 4, 1)
+    p.apply(
+        fixed(1),
+        magnitude,
+        _SCALE,
+        rows=rows,
+        target=Target.STORE_FLOAT,
+        d=to.place,
+        d_pitch=to.pitch,
+    )
+    p.scalar(v.scalar("head_b"), function=Function.RECIPROCAL, to=v.entry("head_c"), rows=rows)
+    to = place(name, plan.spec.lanes, plan.head_rows)
+    p.apply(v.head, heads, v.scalar("head_c"), rows=rows, target=Target.STORE_INTEGER,
+            d=to.place, d_pitch=to.pitch, signal=signal)  # fmt: skip
+
+
+def _query(v: VectorRegions) -> None:
+    plan, p = v.plan, v.program
+    # Scores come out in units of log2, so that softmax needs a power of two only.
+    factor = LOG2_E / math.sqrt(plan.config.head_dim)
+    with v.each_head(plan.heads, wait=_MPE, signal=_MPE) as (rows, wait, signal):
+        heads = _rotate(v, "q", rows, wait)
+        magnitude = v.scalar("head_a")
+        p.scalar(magnitude, _SCALE, function=Function.RECIPROCAL, to=v.entry("head_c"), rows=rows)
+        p.apply(fixed(1), magnitude, constant(factor / INT8_MAXIMUM), rows=rows, target=Target.MATRIX_SCALE,
+                d=_scales(v, "q"), d_pitch=1)  # fmt: skip
+        pitch = plan.activation_rows["q"]
+        to = v.of_head(Operand(Source.NONE, v.activation_out("q"), pitch), plan.head_rows)
+        p.apply(v.head, heads, v.scalar("head_c"), rows=rows, target=Target.ACTIVATION,
+                d=to.place, d_pitch=to.pitch, signal=signal)  # fmt: skip
+
+
+def _scales(v: VectorRegions, name: str) -> Place:
+    """Scales of a head's tokens, or of all heads of the token."""
+    strides = {HEAD: v.phase.tokens} if v.phase.prefill else {}
+    return Place(v.scale_out(name).base, strides)
+
+
+def _scores(v: VectorRegions, offset: int, head_pitch: int) -> tuple[Operand, Operand]:
+    """Scores of a head's tokens, or of several heads of the token, as results and as vectors."""
+    places = []
+    for source, regions in ((Source.RESULT, v.plan.result), (Source.VECTOR, v.plan.vector)):
+        start = regions.taken["scores"][0] + offset
+        strides = {HEAD: head_pitch} if v.phase.prefill else {}
+        places.append(Operand(source, Place(start, strides), v.plan.context_rows))
+    return places[0], places[1]
+
+
+def _softmax(v: VectorRegions) -> None:
+    """Probabilities times the values' scales, quantized; one over their sum goes into the output's scale."""
+    plan, p, length = v.plan, v.program, _sequence_length()
+    kv_heads, heads, pitch = plan.kv_heads, fixed(plan.heads), plan.context_rows
+    for g in range(plan.groups):
+        found, scores = _scores(v, g * kv_heads * pitch, 0)
+        p.apply(length, found, v.input("key_scale", plan.context_words), rows=kv_heads, target=Target.VECTOR,
+                d=scores.place, d_pitch=pitch, reduce=Reduce.MAXIMUM, entry=v.entry("head_a") + g * kv_heads,
+                wait=0 if g else _MPE | _LD)  # fmt: skip
+    _, scores = _scores(v, 0, 0)
+    _powers(v, length, scores, heads)
+    for g in range(plan.groups):
+        _, own = _scores(v, g * kv_heads * pitch, 0)
+        p.apply(length, own, v.input("value_scale", plan.context_words), rows=kv_heads, target=Target.VECTOR,
+                d=own.place, d_pitch=pitch, reduce=Reduce.MAGNITUDE, entry=v.entry("head_a") + g * kv_heads,
+                signal=_LD if g == plan.groups - 1 else 0)  # fmt: skip
+    _quantize_probabilities(v, length, scores, heads, v.scale_out("p"), v.activation_out("p"), _MPE)
+
+
+def _chunk_softmax(v: VectorRegions) -> None:
+    """As `_softmax`, for the tokens of a chunk, query head by query head; row r sees r tokens more than the first."""
+    plan, p, length, rows = v.plan, v.program, _sequence_length(), v.phase.rows
+    head_rows, groups = plan.chunk_head_rows, plan.groups
+    tokens, pitch = v.phase.tokens, plan.context_rows
+    scale_pitch = {HEAD: plan.context_words * plan.spec.word_rows}
+    key_scale = Operand(Source.INPUT, Place(v.input("key_scale").place.base, scale_pitch))
+    value_scale = Operand(Source.INPUT, Place(v.input("value_scale").place.base, scale_pitch))
+    v.a.sync(wait=_LD)
+    with v.a.loop(fixed(plan.kv_heads)):
+        for g in range(groups):
+            found, scores = _scores(v, g * head_rows, groups * head_rows)
+            p.apply(length, found, key_scale, rows=rows, causal=1, target=Target.VECTOR, d=scores.place, d_pitch=pitch,
+                    reduce=Reduce.MAXIMUM, entry=v.entry("head_a"), wait=0 if g else _MPE)  # fmt: skip
+            _powers(v, length, scores, rows)
+            p.apply(length, scores, value_scale, rows=rows, causal=1, target=Target.VECTOR, d=scores.place,
+                    d_pitch=pitch, reduce=Reduce.MAGNITUDE, entry=v.entry("head_a"))  # fmt: skip
+            scale = Place(v.scale_out("p").base + g * tokens, {HEAD: groups * tokens})
+            base = v.activation_out("p").base + g * head_rows
+            activation = Place(base, {HEAD: groups * head_rows})
+            last = g == groups - 1
+            _quantize_probabilities(v, length, scores, rows, scale, activation, _MPE if last else 0)
+    v.a.sync(signal=_LD)
+
+
+def _powers(v: VectorRegions, length: Count, scores: Operand, rows: Count) -> None:
+    """Scores to powers of two of their distance to the largest, in `head_a`; their sum to `head_c`."""
+    p = v.program
+    p.scalar(v.scalar("head_a"), constant(-1.0), to=v.entry("head_b"), rows=rows)
+    p.apply(length, scores, None, v.scalar("head_b"), rows=rows, causal=int(v.phase.prefill),
+            function=Function.EXPONENTIAL2, target=Target.VECTOR, d=scores.place, d_pitch=scores.pitch,
+            reduce=Reduce.SUM, entry=v.entry("head_c"))  # fmt: skip
+
+
+def _quantize_probabilities(v: VectorRegions, length: Count, scores: Operand, rows: Count, scale: Place,
+                            activation: Place, signal: int) -> None:  # fmt: skip
+    p = v.program
+    p.scalar(v.scalar("head_a"), _SCALE, to=v.entry("head_b"), rows=rows)
+    p.scalar(v.scalar("head_c"), function=Function.RECIPROCAL, to=v.entry("head_d"), rows=rows)
+    p.scalar(v.scalar("head_b"), function=Function.RECIPROCAL, to=v.entry("head_c"), rows=rows)
+    p.apply(
+        fixed(1),
+        v.scalar("head_b"),
+        v.scalar("head_d"),
+        rows=rows,
+        target=Target.MATRIX_SCALE,
+        d=scale,
+        d_pitch=1,
+    )
+    p.apply(length, scores, v.scalar("head_c"), rows=rows, causal=int(v.phase.prefill), target=Target.ACTIVATION,
+            d=activation, d_pitch=scores.pitch, signal=signal)  # fmt: skip
+
+
+def _side_by_side(v: VectorRegions) -> None:
+    """Attention of all heads of all cores side by side, quantized."""
+    plan = v.plan
+    pitch, together = plan.attention_pitch, plan.value_heads
+    own_rows = plan.heads * plan.head_rows
+    if pitch == plan.head_rows:
+        value, wait = v.result("attention"), _MPE
+        if plan.cores > 1:
+            whole = v.vector("head_t")
+            v.program.apply(fixed(plan.heads * plan.head), value, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
+                            d_pitch=whole.pitch, exchange=v.exchange(own_rows), wait=wait)  # fmt: skip
+            value, wait = whole, 0
+        v.quantize(value, v.all_heads, "attention", wait=wait, signal=_MPE)
+        return
+    # Every query head has a whole block of results, of which its own KV head's part counts.
+    round_heads = together * plan.groups
+    v.a.sync(wait=_MPE)
+    for part in range(min(together, plan.kv_heads)):
+        rounds = -(-(plan.kv_heads - part) // together)
+        with v.each_head(rounds) as (rows, _, _):
+            for g in range(plan.groups):
+                head = part * plan.groups + g
+                own = v.of_head(
+                    v.result("attention"), round_heads * pitch, head * pitch + part * plan.head_rows
+                )
+                to = v.of_head(
+                    v.vector("head_t"), round_heads * plan.head_rows, head * plan.head_rows
+                )
+                v.program.apply(v.head, own, rows=rows, target=Target.VECTOR, d=to.place, d_pitch=to.pitch,
+                                exchange=v.exchange(own_rows))  # fmt: skip
+    v.quantize(v.vector("head_t"), v.all_heads, "attention", signal=_MPE)

@@ -1,0 +1,118 @@
+"""Operands of vector instructions by the name of their region: a row a token, or a row a head."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hw.spec.functions import Function
+from hw.spec.instructions import Source, Target
+from mapping.lowering.assembler import Assembler, Count, Place, fixed
+from mapping.lowering.levels import HEAD, Phase
+from mapping.lowering.plan import Plan
+from mapping.lowering.vector_program import Operand, VectorProgram, constant
+
+INT8_MAXIMUM = 127.0
+LOG2_E = math.log2(math.e)
+
+
+class VectorRegions:
+    """Writes vector instructions of one phase of a model.
+
+    In decode there is one token, so that the rows of an instruction are free for heads; in prefill rows are tokens,
+    and heads are rounds of a loop.
+    """
+
+    def __init__(self, plan: Plan, a: Assembler, phase: Phase) -> None:
+        self.plan, self.a, self.phase = plan, a, phase
+        self.program = VectorProgram(a)
+        self.hidden = fixed(plan.config.hidden_size)
+        self.head = fixed(plan.head)
+        self.all_heads = fixed(plan.cores * plan.heads * plan.head)
+
+    # A row a token.
+
+    def input(self, name: str, pitch: int = 0) -> Operand:
+        """Input buffer; `pitch` in words, like its regions."""
+        rows = self.plan.spec.word_rows
+        return Operand(Source.INPUT, Place(self.plan.input.taken[name][0] * rows), pitch * rows)
+
+    def vector(self, name: str) -> Operand:
+        """Vector buffer."""
+        pitch = self.plan.vector_rows[name]
+        return Operand(Source.VECTOR, Place(self.plan.vector.taken[name][0]), pitch)
+
+    def result(self, name: str) -> Operand:
+        """Result buffer."""
+        pitch = self.plan.result_rows[name]
+        return Operand(Source.RESULT, Place(self.plan.result.taken[name][0]), pitch)
+
+    def scalar(self, name: str, offset: int = 0) -> Operand:
+        """Scalar file, an entry a row."""
+        return Operand(Source.SCALAR, Place(self.entry(name) + offset), 1)
+
+    def entry(self, name: str) -> int:
+        """First entry of a region of the scalar file."""
+        return self.plan.scalars.taken[name][0]
+
+    def scale_out(self, name: str) -> Place:
+        """Matrix scale file."""
+        return Place(self.plan.matrix_scales.taken[name][0])
+
+    def activation_out(self, name: str) -> Place:
+        """Activation buffer."""
+        return Place(self.plan.activation.taken[name][0])
+
+    def exchange(self, pitch: int) -> int | None:
+        """Pitch of the cores' parts of a vector that every core needs; nothing to exchange if there is one core."""
+        return pitch if self.plan.cores > 1 else None
+
+    def quantize(self, value: Operand, length: Count, activation: str, wait: int = 0, signal: int = 0,
+                 known: bool = False) -> None:  # fmt: skip
+        """INT8 activations with one scale a token; `known`: the largest magnitudes are in `a` already."""
+        p, rows = self.program, self.phase.rows
+        if not known:
+            p.magnitude(length, value, rows=rows, to=self.entry("a"), wait=wait)
+        a, scale = self.scalar("a"), constant(1 / INT8_MAXIMUM)
+        p.scalar(a, scale, function=Function.RECIPROCAL, to=self.entry("b"), rows=rows)
+        p.apply(
+            fixed(1),
+            a,
+            scale,
+            rows=rows,
+            target=Target.MATRIX_SCALE,
+            d=self.scale_out("x"),
+            d_pitch=1,
+        )
+        p.apply(length, value, self.scalar("b"), rows=rows, target=Target.ACTIVATION, d=self.activation_out(activation),
+                d_pitch=self.plan.activation_rows[activation], signal=signal)  # fmt: skip
+
+    # A row a head, or a round of a loop.
+
+    @contextmanager
+    def each_head(
+        self, count: int, wait: int = 0, signal: int = 0
+    ) -> Iterator[tuple[Count, int, int]]:
+        """The body sees every head: yields the rows of its instructions, and what its first waits for and its last signals."""
+        if not self.phase.prefill:
+            yield fixed(count), wait, signal
+            return
+        if wait:
+            self.a.sync(wait=wait)
+        with self.a.loop(fixed(count)):
+            yield self.phase.rows, 0, 0
+        if signal:
+            self.a.sync(signal=signal)
+
+    def of_head(self, operand: Operand, head_pitch: int, offset: int = 0) -> Operand:
+        """What of a token's row belongs to a head; heads lie `head_pitch` apart."""
+        if not self.phase.prefill:
+            return Operand(operand.source, operand.place + offset, head_pitch)
+        place = Place(operand.place.base + offset, {HEAD: head_pitch})
+        return Operand(operand.source, place, operand.pitch)
+
+    def rope(self, offset: int = 0) -> Operand:
+        """The RoPE table's row of each token, the same for all heads."""
+        operand = self.input("rope", self.plan.rope_words)
+        return Operand(
+            operand.source, operand.place + offset, operand.pitch if self.phase.prefill else 0
+        )
