@@ -72,6 +72,8 @@ class Plan:
     ) -> None:
         self.config, self.spec, self.chunk = config, spec, chunk
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
+        self.groups = config.heads // config.kv_heads
+        self._divide()
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
         self.half = round_up(config.head_dim // 2, granule)
@@ -87,8 +89,6 @@ class Plan:
         self.value_blocks = -(-self.kv_heads // self.value_heads) * self.head_blocks
         self.attention_pitch = self.head_blocks * spec.block_rows
         """Result rows from one query head's attention to the next one's."""
-        self.groups = config.heads // config.kv_heads
-        self._divide()
         self.hidden_rows = self.cores * self.hidden_part // lanes
         self.ffn_rows = self.cores * self.ffn_part // lanes
         self.hidden_words = -(-config.hidden_size // self.word_elements)
