@@ -20,7 +20,6 @@ from mapping.lowering.vector import lower_vector
 from mapping.packing import compress_model, pack_memory
 from mapping.recipe import Recipe
 
-
 CHUNKS = (64, 32, 16, 8, 4, 2)
 """Tokens that prefill processes at once: as many of these as the target's buffers hold."""
 
@@ -78,7 +77,7 @@ def compile_instructions(plan: Plan) -> Program:
     return Program(
         plan.spec,
         lower(plan),
-        np.zeros((0, plan.spec.word_bytes), np.uint8),
+        np.zeros((*([plan.cores] if plan.cores > 1 else []), 0, plan.spec.word_bytes), np.uint8),
         {"context": plan.context},
     )
 
@@ -87,11 +86,15 @@ def compile_model(
     model: Model, machine: MachineSpec, recipe: Recipe, context: int | None = None
 ) -> Program:
     """The whole program: instructions, packed weights, and what a host needs to know."""
-    plan = plan_model(model.config, machine, recipe, context)
+    return assemble(model, plan_model(model.config, machine, recipe, context), recipe)
+
+
+def assemble(model: Model, plan: Plan, recipe: Recipe) -> Program:
+    """The program of a plan."""
     matrices = compress_model(model, plan)
-    return Program(
-        machine, lower(plan), pack_memory(model, plan, matrices), _information(model, recipe, plan)
-    )
+    images = [pack_memory(model, plan, matrices, core) for core in range(plan.cores)]
+    memory = images[0] if plan.cores == 1 else np.stack(images)
+    return Program(plan.spec, lower(plan), memory, _information(model, recipe, plan))
 
 
 def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
