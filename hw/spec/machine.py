@@ -198,8 +198,10 @@ class MachineSpec:
         return self.matrix_rows // self.drain_lanes
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain dictionary of every field."""
-        return asdict(self)
+        """Nested plain dictionary of every field, as a target file would have it."""
+        content = asdict(self)
+        content["weight_formats"] = list(self.weight_formats)
+        return content
 
     @property
     def hash(self) -> int:
