@@ -1,6 +1,7 @@
 """cocotb tests of the matrix engine against `emulator.units.matrix`: every write, checksum and cycle."""
 
 import random
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,19 +10,25 @@ import numpy as np
 
 from emulator.state import MachineState
 from emulator.units import matrix
+from emulator.units.matrix_check import step_format
 from hw.spec.instructions import Unit, operation_fields
 from hw.spec.latency import matrix_cycles
 from hw.spec.layout import pack_weights
 from hw.spec.machine import MachineSpec, machine_from_dict
+from hw.spec.weight_format import BLOCK_ELEMENTS, KEPT, StepFormat, WeightFormat
 from sim_tests.streams import FLOWING, PACES, Bench, Pace, parameters, seed
 
 FIELDS = operation_fields(Unit.MPE)
+MOST_VECTORS = 5
 
 
-def operation(**values: int) -> dict[str, int]:
-    """An instruction of one INT8 block, unless said otherwise."""
+def operation(step: StepFormat | None = None, **values: int) -> dict[str, int]:
+    """An instruction of one dense INT8 block and one vector, unless said otherwise."""
+    step = step or StepFormat(WeightFormat.INT8)
     fields = {name: 0 for name, _ in FIELDS}
-    return fields | {"wide": 1, "first": 1, "last": 1, "pop": 1, "blocks": 1, "steps": 1} | values
+    fields |= {"format": step.weight, "kept": KEPT.index(step.kept), "bitmap": int(step.bitmap)}
+    fields |= {"first": 1, "last": 1, "pop": 1, "blocks": 1, "steps": 1, "vectors": 1}
+    return fields | values
 
 
 class Buffers:
@@ -29,11 +36,16 @@ class Buffers:
 
     def __init__(self, dut: Any, state: MachineState):
         spec = state.spec
+        word, row = spec.word_bytes, spec.activation_row_bytes
+        pair = 2 * word if spec.stream_alignment == 8 else word
         self._ports = [
-            _Port(dut, "stream", state.stream.reshape(-1), 2 * spec.word_bytes),
-            _Port(dut, "scales", state.scale_ring.reshape(-1), spec.word_bytes),
-            _Port(dut, "activations", state.activation.view(np.uint8), spec.granule),
-            _Port(dut, "output_scales", state.matrix_scales.view(np.uint8), 4),
+            _Port(dut, "stream", state.stream.reshape(-1), pair, 2 * word),
+            _Port(dut, "scales", state.scale_ring.reshape(-1), word, word),
+            _Port(dut, "output_scales", state.matrix_scales.view(np.uint8), 4, 4),
+        ]
+        self._ports += [
+            _Port(dut, f"activations__{column}", state.activation.view(np.uint8), row, row)
+            for column in range(spec.matrix_columns)
         ]
 
     def step(self) -> None:
@@ -42,17 +54,21 @@ class Buffers:
 
 
 class _Port:
-    def __init__(self, dut: Any, name: str, content: np.ndarray[Any, Any], width: int):
+    """Rows of `width` bytes that begin at multiples of `pitch`, and wrap."""
+
+    def __init__(self, dut: Any, name: str, content: np.ndarray[Any, Any], pitch: int, width: int):
         self._address = getattr(dut, f"{name}__address")
         self._data = getattr(dut, f"{name}__data")
         self._content = content
+        self._pitch = pitch
         self._width = width
 
     def step(self) -> None:
-        begin = int(self._address.value) * self._width
-        row = self._content[begin : begin + self._width]
-        assert len(row) == self._width, "an address beyond the buffer"
-        self._data.value = int.from_bytes(row.tobytes(), "little")
+        begin = int(self._address.value) * self._pitch
+        assert begin < len(self._content), "an address beyond the buffer"
+        row = self._content[begin : begin + self._width].tobytes()
+        row += self._content[: self._width - len(row)].tobytes()
+        self._data.value = int.from_bytes(row, "little")
 
 
 @dataclass
@@ -124,45 +140,52 @@ class Engine:
         source.send(program)
         await source.drained(sum(durations) + 100 * len(program))
         await self.bench.cycles(durations[-1] + 20)
-        writes = iter(recorder.writes)
+        written = 0
         assert len(recorder.ends) == len(program), (
             "an instruction without an end, or an end too many"
         )
-        for fields, duration, issue, (end, checksum), (rows, golden) in zip(
+        content: dict[int, bytes] = {}
+        for fields, duration, issue, (end, checksum), (places, golden) in zip(
             program, durations, source.cycles, recorder.ends, expected, strict=True
         ):
             assert end - issue == duration, f"{end - issue} cycles, not {duration}: {fields}"
             assert checksum == golden, f"checksum {checksum:#x}, not {golden:#x}: {fields}"
-            for place, content in rows:
-                written = next(writes)
-                assert written[1:] == (place, content), (
-                    f"{written}, not {(place, content)}: {fields}"
-                )
-                assert issue < written[0] < end, f"written in {written[0]}, not in {issue}..{end}"
-        assert next(writes, None) is None, "a write that the golden model does not have"
+            own = recorder.writes[written : written + len(places)]
+            written += len(places)
+            assert [place for _, place, _ in own] == places, f"written elsewhere: {fields}"
+            assert zlib.crc32(b"".join(data for _, _, data in own)) == golden, f"wrong: {fields}"
+            assert all(issue < cycle < end for cycle, _, _ in own), f"written too late: {fields}"
+            content |= {place: data for _, place, data in own}
+        assert written == len(recorder.writes), "a write that the golden model does not have"
+        result = self.state.result.tobytes()
+        for place, data in content.items():
+            assert result[place : place + len(data)] == data, f"byte {place} of the results"
         assert not recorder.illegal
         for earlier, end, issue in zip(program, recorder.ends, source.cycles[1:], strict=False):
             assert issue > end[0], f"accepted in {issue} before the end in {end[0]} of {earlier}"
 
     def _duration(self, fields: dict[str, int]) -> int:
         """Cycles from issue to end."""
-        return 1 if fields["sync"] else matrix_cycles(self.spec, fields["blocks"], fields["steps"])
+        if fields["sync"]:
+            return 1
+        step, vectors = step_format(fields), fields["vectors"]
+        return matrix_cycles(self.spec, fields["blocks"], fields["steps"], step.cycles, vectors)
 
-    def _execute(self, fields: dict[str, int]) -> tuple[list[tuple[int, bytes]], int]:
-        """Golden writes, byte address and content in order, and checksum."""
+    def _execute(self, fields: dict[str, int]) -> tuple[list[int], int]:
+        """Golden byte addresses of the writes, in order, and checksum; the state moves on."""
         spec = self.spec
         checksum = matrix.execute(self.state, fields)
-        writes = []
-        if fields["last"] and not fields["sync"]:
-            for row in range(2 * fields["blocks"]):
-                number = (fields["result"] + row) % spec.result_rows
-                values = self.state.result[number].reshape(-1, spec.drain_lanes)
-                begin = number * 4 * spec.lanes
-                writes += [
-                    (begin + 4 * spec.drain_lanes * part, value.tobytes())
-                    for part, value in enumerate(values)
-                ]
-        return writes, checksum
+        if fields["sync"] or not fields["last"]:
+            return [], checksum
+        parts = range(0, 4 * spec.lanes, 4 * spec.drain_lanes)
+        rows = [
+            fields["result"] + vector * fields["result_pitch"] + block * spec.block_rows + row
+            for block in range(fields["blocks"])
+            for vector in range(fields["vectors"])
+            for row in range(spec.matrix_rows // spec.lanes)
+        ]
+        places = [row % spec.result_rows * 4 * spec.lanes + part for row in rows for part in parts]
+        return places, checksum
 
     async def restart(self) -> None:
         """Pulse `restart`, on both sides."""
@@ -172,27 +195,49 @@ class Engine:
         await self.bench.cycles(1)
         self.state.stream_read = self.state.scale_read = 0
         self.state.accumulators[:] = 0
+        self.state.accumulated_columns = self.spec.matrix_columns
 
 
-def random_operation(rng: random.Random, spec: MachineSpec) -> dict[str, int]:
-    """Any legal instruction."""
+def random_program(rng: random.Random, spec: MachineSpec, length: int) -> list[dict[str, int]]:
+    """Any legal instructions; those before them left only the accumulators of one vector."""
+    program: list[dict[str, int]] = []
+    accumulated = 1
+    for _ in range(length):
+        fields = random_operation(rng, spec, accumulated)
+        if not fields["sync"]:
+            accumulated = (fields["vectors"] - 1) % spec.matrix_columns + 1
+        program.append(fields)
+    return program
+
+
+def random_operation(rng: random.Random, spec: MachineSpec, accumulated: int) -> dict[str, int]:
+    """Any legal instruction behind one whose last pass had `accumulated` vectors."""
     if rng.random() < 0.1:
         return {name: rng.getrandbits(width) for name, width in FIELDS} | {"sync": 1}
-    group_steps = rng.choice([1, 1, 2, 3, 8])
-    wide, first, last = rng.getrandbits(1), rng.getrandbits(1), rng.getrandbits(1)
-    scaled = rng.getrandbits(1)
+    step = rng.choice(spec.step_formats)
+    first, last, scaled = rng.getrandbits(1), rng.getrandbits(1), rng.getrandbits(1)
+    # Often the shortest group that the scalers allow.
+    shortest = -(-spec.rows_per_scaler // step.cycles)
+    group_steps = shortest + rng.choice([0, 0, 0, 1, 2, 7])
+    unit = step.alignment // 4
+    alone = not (first and last)
+    most = accumulated if not first else MOST_VECTORS if last else spec.matrix_columns
     return operation(
-        wide=wide,
+        step,
         scaled=scaled,
         first=first,
         last=last,
         pop=rng.getrandbits(1),
         group_steps=group_steps if scaled else rng.getrandbits(12),
         steps=group_steps * rng.choice([1, 2, 3, 7]) if scaled else rng.randint(1, 30),
-        blocks=rng.randint(1, 5) if first and last else 1,
-        activation=rng.getrandbits(16) if wide else rng.getrandbits(15) << 1,
+        blocks=1 if alone else rng.randint(1, 4),
+        vectors=rng.randint(1, most),
+        activation=rng.randrange(0, 1 << 16, unit),
+        activation_pitch=rng.randrange(0, 1 << 16, unit),
         result=rng.choice([rng.getrandbits(16), spec.result_rows - 1]),
+        result_pitch=rng.choice([0, 1, spec.block_rows, rng.getrandbits(16)]),
         scale=rng.getrandbits(16),
+        scale_pitch=rng.choice([0, 1, rng.getrandbits(16)]),
     )
 
 
@@ -202,37 +247,51 @@ async def random_chains(dut: Any, gaps: str) -> None:
     spec = machine()
     rng = random.Random(f"{seed()} {gaps}")
     engine = await Engine.start(dut, random_state(spec), PACES[gaps])
-    await engine.run([random_operation(rng, spec) for _ in range(150)])
+    await engine.run(random_program(rng, spec, 150))
     if gaps == "flowing":
         ends, issues = engine.recorder.ends, engine.source.cycles
         assert all(issue == end[0] + 1 for end, issue in zip(ends, issues[1:], strict=False))
 
 
+def _single_weights(step: StepFormat, spec: MachineSpec) -> np.ndarray[Any, Any]:
+    """Rows of one step: every weight in every place, and nothing else in the row that could hide a wrong product."""
+    weight, limit = step.weight, step.weight.largest
+    values = np.arange(-limit, limit)
+    if weight is WeightFormat.FP4:
+        values = np.array([value * sign for value in (0, 1, 2, 3, 4, 6, 8, 12) for sign in (1, -1)])
+    span = step.span
+    places = np.arange(len(values) * span)
+    rows = np.zeros((len(places), max(span, BLOCK_ELEMENTS) if step.kept else span), np.int8)
+    rows[places, places % span] = np.repeat(values, span)
+    return rows
+
+
 @cocotb.test()
-@cocotb.parametrize(bits=[4, 8])
-async def every_weight_times_every_activation_in_every_place(dut: Any, bits: int) -> None:
-    # One weight of each row is not zero, so that no other product can hide a wrong one.
+async def every_weight_times_every_activation_in_every_place(dut: Any) -> None:
     spec = machine()
     state = random_state(spec)
     state.matrix_scales[:] = 1
-    places, limit = spec.step_elements(bits), 1 << bits - 1
-    weights = np.repeat(np.arange(-limit, limit, dtype=np.int8), places)
-    matrix_weights = np.zeros((len(weights), places), np.int8)
-    matrix_weights[np.arange(len(weights)), np.arange(len(weights)) % places] = weights
-    words = pack_weights(matrix_weights, bits, spec)
     engine = await Engine.start(dut, state)
-    for begin in range(0, len(words), spec.stream_words):
-        part = words[begin : begin + spec.stream_words]
-        await engine.restart()
-        state.stream[: len(part)] = part
-        for value in range(-128, 128, parameters()["stride"]):
-            state.activation[:] = value
-            await engine.run([operation(wide=int(bits == 8), blocks=len(part) // 2, pop=0)])
-            unscaled = matrix_weights[begin // 2 * spec.matrix_rows :][
-                : len(part) // 2 * spec.matrix_rows
-            ]
-            products = unscaled.astype(int).sum(axis=1) * value
-            assert np.array_equal(state.result.reshape(-1)[: len(products)], products)
+    ramp = np.arange(len(state.activation))
+    for step in spec.step_formats:
+        rows = _single_weights(step, spec)
+        steps = rows.shape[1] // step.span
+        words = pack_weights(rows, step, spec)
+        each = step.block_words(steps)
+        most = min(spec.stream_words, spec.result_rows // 2) // each * each
+        for begin in range(0, len(words), most):
+            part = words[begin : begin + most]
+            await engine.restart()
+            state.stream[: len(part)] = part
+            blocks = len(part) // each
+            own = rows[begin // each * spec.matrix_rows :][: blocks * spec.matrix_rows].astype(int)
+            for value in range(-128, 128, parameters()["stride"] * (8 if step.kept else 1)):
+                # Neighbours differ, so that a wrong element is no accident.
+                state.activation[:] = (value + 37 * ramp + 128) % 256 - 128
+                program = operation(step, blocks=blocks, steps=steps, pop=0)
+                await engine.run([program])
+                products = own @ state.activation[: own.shape[1]].astype(int)
+                assert np.array_equal(state.result.reshape(-1)[: len(products)], products)
 
 
 @cocotb.test()
@@ -244,7 +303,10 @@ async def every_scale_code(dut: Any) -> None:
     codes = np.arange(0, 1 << 16, parameters()["stride"], dtype=np.uint16)
     for part in np.array_split(codes, len(codes) // (spec.scale_words * spec.matrix_rows)):
         state.scale_ring.view(np.uint16).reshape(-1)[:] = part
-        await engine.run([operation(scaled=1, group_steps=1, blocks=spec.scale_words)])
+        steps = spec.rows_per_scaler
+        await engine.run([
+            operation(scaled=1, group_steps=steps, steps=steps, blocks=spec.scale_words)
+        ])
 
 
 @cocotb.test()
@@ -267,42 +329,68 @@ async def sums_wrap_at_32_and_accumulators_at_64_bits(dut: Any) -> None:
     await engine.run(program)
     state.scale_ring.view(np.uint16)[:] = 0xFFFF
     await engine.run([operation(steps=1 << 11, scaled=1, group_steps=1 << 8, first=0)])
-    await engine.run([operation(wide=0, steps=1 << 11, scaled=1, group_steps=1 << 11)])
+    narrow = spec.step_formats[1]
+    await engine.run([operation(narrow, steps=1 << 11, scaled=1, group_steps=1 << 11)])
 
 
-ILLEGAL: dict[str, dict[str, int]] = {
-    "no_block": {"blocks": 0},
-    "no_step": {"steps": 0},
-    "blocks_without_first": {"blocks": 2, "first": 0},
-    "blocks_without_last": {"blocks": 2, "last": 0},
-    "no_group": {"scaled": 1, "group_steps": 0},
-    "group_too_long": {"scaled": 1, "steps": 2, "group_steps": 3},
-    "group_does_not_divide": {"scaled": 1, "blocks": 3, "steps": 45, "group_steps": 2},
-    "odd_activation": {"wide": 0, "activation": 1},
-}
+def illegal_operations(spec: MachineSpec) -> dict[str, dict[str, int]]:
+    """Instructions that a machine refuses, by what is wrong with them."""
+    turns, columns = spec.rows_per_scaler, spec.matrix_columns
+    narrow = spec.step_formats[1]
+    found = {
+        "no block": operation(blocks=0),
+        "no step": operation(steps=0),
+        "no vector": operation(vectors=0),
+        "blocks without first": operation(blocks=2, first=0),
+        "blocks without last": operation(blocks=2, last=0),
+        "passes without first": operation(vectors=columns + 1, first=0),
+        "passes without last": operation(vectors=columns + 1, last=0),
+        "no group": operation(scaled=1, group_steps=0),
+        "group too long": operation(scaled=1, steps=2 * turns, group_steps=2 * turns + 1),
+        "group does not divide": operation(
+            scaled=1, blocks=3, vectors=2, steps=44 * turns + 1, group_steps=2 * turns
+        ),
+        "odd activation": operation(narrow, activation=1),
+        "odd pitch": operation(narrow, activation_pitch=3),
+        "format beyond the last": operation(format=6),
+        "bitmap of wide weights": operation(kept=1, bitmap=1),
+        "bitmap of dense weights": operation(narrow, bitmap=1),
+        "bitmap of 4 in 16": operation(narrow, kept=2, bitmap=1),
+    }
+    for weight in WeightFormat:
+        if weight.name not in spec.weight_formats:
+            found[f"no {weight.name}"] = operation(StepFormat(weight))
+    if turns > 1:
+        found["group too short"] = operation(scaled=1, steps=turns, group_steps=turns - 1)
+    for step in (StepFormat(WeightFormat.INT8, 8), StepFormat(WeightFormat.INT4, 2)):
+        if not spec.sparse:
+            found[f"no sparsity {step.kept}"] = operation(step)
+            continue
+        short = step.alignment // 8
+        found[f"sparse activation {step.kept}"] = operation(step, activation=short)
+        found[f"sparse pitch {step.kept}"] = operation(step, activation_pitch=short)
+    return found
 
 
 @cocotb.test()
-@cocotb.parametrize(name=list(ILLEGAL))
-async def illegal_instructions_are_reported_and_forgotten_by_restart(dut: Any, name: str) -> None:
+async def illegal_instructions_are_reported_and_forgotten_by_restart(dut: Any) -> None:
     spec = machine()
-    rng = random.Random(f"{seed()} {name}")
+    rng = random.Random(f"{seed()} illegal")
     engine = await Engine.start(dut, random_state(spec))
-    await engine.run([operation(steps=3, blocks=2)])
     recorder = engine.recorder
-    recorder.writes.clear()
-    recorder.ends.clear()
-    engine.source.send([operation(**ILLEGAL[name])])
-    await engine.source.drained()
-    await engine.bench.cycles(100)
-    assert len(recorder.illegal) == 1
-    assert not recorder.writes and not recorder.ends
-    assert dut.i__ready.value == 1
-    recorder.illegal.clear()
-    await engine.restart()
-    await engine.run(
-        [operation(first=0, steps=2)] + [random_operation(rng, spec) for _ in range(5)]
-    )
+    for name, fields in illegal_operations(spec).items():
+        await engine.run([operation(steps=3, blocks=2)])
+        recorder.writes.clear()
+        recorder.ends.clear()
+        engine.source.send([fields])
+        await engine.source.drained()
+        await engine.bench.cycles(fields["steps"] + 100)
+        assert len(recorder.illegal) == 1, name
+        assert not recorder.writes and not recorder.ends, name
+        assert dut.i__ready.value == 1, name
+        recorder.illegal.clear()
+        await engine.restart()
+        await engine.run([operation(first=0, steps=2)] + random_program(rng, spec, 2))
 
 
 @cocotb.test()
@@ -311,8 +399,10 @@ async def restart_stops_everything(dut: Any, delay: int) -> None:
     spec = machine()
     rng = random.Random(f"{seed()} {delay}")
     engine = await Engine.start(dut, random_state(spec))
-    await engine.run([operation(steps=3, blocks=2, scaled=1, group_steps=1)])
-    engine.source.send([operation(steps=5, blocks=20, scaled=1, group_steps=1)])
+    turns = spec.rows_per_scaler
+    begun: dict[str, Any] = {"scaled": 1, "group_steps": turns, "vectors": 2}
+    await engine.run([operation(steps=3 * turns, blocks=2, **begun)])
+    engine.source.send([operation(steps=5 * turns, blocks=20, **begun)])
     await engine.source.drained()
     await engine.bench.cycles(delay)
     await engine.restart()
@@ -320,6 +410,4 @@ async def restart_stops_everything(dut: Any, delay: int) -> None:
     engine.recorder.writes.clear()
     await engine.bench.cycles(150)
     assert not engine.recorder.ends and not engine.recorder.writes
-    await engine.run(
-        [operation(first=0, steps=2)] + [random_operation(rng, spec) for _ in range(5)]
-    )
+    await engine.run([operation(first=0, steps=2)] + random_program(rng, spec, 5))

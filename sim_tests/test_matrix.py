@@ -1,34 +1,89 @@
-"""Runs the matrix engine bench on the shapes of both test machines."""
+"""Runs the matrix engine bench on machines that between them have every feature, alone and with the others."""
 
 from dataclasses import replace
 
 import pytest
 
 from hw.core.matrix import MatrixEngine
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec, check_machine, load_machine
+from hw.spec.weight_format import WeightFormat
 from sim_tests.bench import run_bench
 
 # Shallow buffers, so that every pointer wraps.
-SHALLOW = {"stream_words": 512, "scale_words": 128, "result_rows": 512, "activation_rows": 64}
-MACHINES = {
-    "tiny": replace(load_machine("tiny"), **SHALLOW),
-    "small": replace(load_machine("small"), **SHALLOW),
-    # A drain as wide as a row of results, and one of a quarter of it.
-    "wide_drain": replace(load_machine("tiny"), drain_lanes=2, **SHALLOW),
-    "narrow_drain": replace(load_machine("tiny"), channels=2, drain_lanes=1, **SHALLOW),
-}
-EXHAUSTIVE = ["small"]
+SHALLOW = {"stream_words": 512, "scale_words": 128, "result_rows": 512}
+FORMATS = tuple(weight.name for weight in WeightFormat)
 
 
-@pytest.mark.parametrize("spec", list(MACHINES.values()), ids=list(MACHINES))
-def test_matrix(spec: MachineSpec, request: pytest.FixtureRequest) -> None:
-    name = request.node.callspec.id
-    stride = 1 if name in EXHAUSTIVE else 8
-    parameters = {"machine": spec.to_dict(), "stride": stride}
+def _machine(name: str, channels: int, **fields: object) -> MachineSpec:
+    spec = replace(load_machine("tiny"), name=name, channels=channels, **SHALLOW, **fields)
+    return check_machine(spec, name)
+
+
+MACHINES = [
+    _machine("plain", 2, drain_lanes=4, activation_rows=64),
+    _machine(
+        "everything",
+        2,
+        drain_lanes=1,
+        activation_rows=256,
+        vector_lanes=2,
+        weight_formats=FORMATS,
+        sparse=1,
+        matrix_columns=2,
+        rows_per_scaler=4,
+    ),
+    # Steps begin at halves of a word; every output leaves in the cycle of its own pass.
+    _machine(
+        "halves",
+        1,
+        drain_lanes=2,
+        activation_rows=64,
+        weight_formats=("INT8", "INT3", "FP4"),
+        matrix_columns=2,
+    ),
+]
+MORE = [
+    _machine("small", 4, drain_lanes=4, activation_rows=64),
+    _machine("narrow_drain", 2, drain_lanes=1, activation_rows=64, rows_per_scaler=8),
+    _machine(
+        "sparse",
+        1,
+        drain_lanes=2,
+        activation_rows=512,
+        weight_formats=("INT8", "INT4", "INT2"),
+        sparse=1,
+        rows_per_scaler=2,
+    ),
+    _machine(
+        "columns",
+        4,
+        drain_lanes=8,
+        activation_rows=64,
+        weight_formats=FORMATS,
+        matrix_columns=2,
+    ),
+]
+EXHAUSTIVE = ["plain"]
+TESTS = 13
+
+
+def _run(spec: MachineSpec) -> None:
+    parameters = {"machine": spec.to_dict(), "stride": 1 if spec.name in EXHAUSTIVE else 16}
     result = run_bench(
-        f"matrix_{name}",
+        f"matrix_{spec.name}",
         lambda: MatrixEngine(spec),
         "sim_tests.bench_matrix",
         parameters=parameters,
     )
-    assert result.tests == 21
+    assert result.tests == TESTS
+
+
+@pytest.mark.parametrize("spec", MACHINES, ids=lambda spec: spec.name)
+def test_matrix(spec: MachineSpec) -> None:
+    _run(spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", MORE, ids=lambda spec: spec.name)
+def test_matrix_in_other_shapes(spec: MachineSpec) -> None:
+    _run(spec)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from amaranth.hdl import Array, ClockSignal, Instance, Module, Signal, Value
+from amaranth.hdl import Array, Cat, ClockSignal, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2
@@ -124,17 +124,20 @@ class InputBuffer(wiring.Component):
                 memory.write.data.eq(self.write.data.word_select(part, row_bits)),
             ]
         for number, reader in enumerate(self.read):
-            chosen = Signal(part_bits, name=f"chosen_{number}", reset_less=True)
-            m.d.sync += chosen.eq(reader.address[:part_bits])
             for memory in memories:
                 m.d.comb += memory.read[number].address.eq(reader.address[part_bits:])
-            rows = Array(memory.read[number].data for memory in memories)
-            m.d.comb += reader.data.eq(rows[chosen] if part_bits else rows[0])
+            rows = [memory.read[number].data for memory in memories]
+            if len(rows) == 1:
+                m.d.comb += reader.data.eq(rows[0])
+                continue
+            chosen = Signal(part_bits, name=f"chosen_{number}", reset_less=True)
+            m.d.sync += chosen.eq(reader.address[:part_bits])
+            m.d.comb += reader.data.eq(Array(rows)[chosen])
         return m
 
 
 class StreamRing(wiring.Component):
-    """The weight stream ring: words in, pairs of words (a step of the matrix engine) out.
+    """The weight stream ring: words in, pairs of consecutive words out.
 
     Even and odd words lie in memories of their own.
 
@@ -142,75 +145,98 @@ class StreamRing(wiring.Component):
     ----------
     depth, width : int
         Words, and bits of a word.
+    paired : bool
+        Pairs begin with even words, and the address counts pairs; otherwise it counts words.
 
     Members
     -------
     write : In(write_port(depth, width))
-    read : In(read_port(depth // 2, 2 * width))
-        Row k holds word 2k in its low half, word 2k + 1 above.
+    read : In(read_port(depth // 2 if paired else depth, 2 * width))
+        The pair's first word is the low half of a row; behind the last word follows word 0.
     """
 
     write: Any
     read: Any
 
-    def __init__(self, depth: int, width: int) -> None:
+    def __init__(self, depth: int, width: int, paired: bool) -> None:
         self.depth = depth
         self.width = width
+        self.paired = paired
         super().__init__({
             "write": In(write_port(depth, width)),
-            "read": In(read_port(depth // 2, 2 * width)),
+            "read": In(read_port(depth // 2 if paired else depth, 2 * width)),
         })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        for number, name in enumerate(("even", "odd")):
-            m.submodules[name] = half = Buffer(self.depth // 2, self.width)
+        m.submodules.even = even = Buffer(self.depth // 2, self.width)
+        m.submodules.odd = odd = Buffer(self.depth // 2, self.width)
+        for number, half in enumerate((even, odd)):
             m.d.comb += [
                 half.write.enable.eq(self.write.enable & (self.write.address[0] == number)),
                 half.write.address.eq(self.write.address[1:]),
                 half.write.data.eq(self.write.data),
-                half.read[0].address.eq(self.read.address),
-                self.read.data.word_select(number, self.width).eq(half.read[0].data),
+            ]
+        words = Cat(even.read[0].data, odd.read[0].data)
+        address = self.read.address
+        if self.paired:
+            m.d.comb += [
+                even.read[0].address.eq(address),
+                odd.read[0].address.eq(address),
+                self.read.data.eq(words),
+            ]
+        else:
+            swapped = Signal(reset_less=True)
+            m.d.sync += swapped.eq(address[0])
+            m.d.comb += [
+                even.read[0].address.eq(address[1:] + address[0]),
+                odd.read[0].address.eq(address[1:]),
+                self.read.data.eq(Mux(swapped, words.rotate_left(self.width), words)),
             ]
         return m
 
 
 class ActivationBuffer(wiring.Component):
-    """INT8 activations: rows of `lanes` bytes in, wider rows of `granule` bytes out.
+    """INT8 activations: rows of `lanes` bytes in, wider rows of `row_bytes` out.
 
     Parameters
     ----------
-    rows, lanes, granule : int
+    rows, lanes, row_bytes : int
         Rows written; bytes of a row written; bytes of a row read, a multiple of `lanes`.
+    readers : int
+        Reading ports, each with a copy of the memory.
 
     Members
     -------
     write : In(write_port(rows, 8 * lanes))
-    read : In(read_port(rows * lanes // granule, 8 * granule))
+    read : In(read_port(rows * lanes // row_bytes, 8 * row_bytes)), an array of `readers`
     """
 
     write: Any
     read: Any
 
-    def __init__(self, rows: int, lanes: int, granule: int) -> None:
+    def __init__(self, rows: int, lanes: int, row_bytes: int, readers: int = 1) -> None:
         self.rows = rows
         self.lanes = lanes
-        self.granule = granule
+        self.row_bytes = row_bytes
+        self.readers = readers
         super().__init__({
             "write": In(write_port(rows, 8 * lanes)),
-            "read": In(read_port(rows * lanes // granule, 8 * granule)),
+            "read": In(read_port(rows * lanes // row_bytes, 8 * row_bytes)).array(readers),
         })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        parts = self.granule // self.lanes
-        m.submodules.memory = memory = Buffer(self.rows // parts, 8 * self.granule, 8 * self.lanes)
+        parts = self.row_bytes // self.lanes
+        m.submodules.memory = memory = Buffer(
+            self.rows // parts, 8 * self.row_bytes, 8 * self.lanes, self.readers
+        )
         low = ceil_log2(parts)
         m.d.comb += [
             memory.write.enable.eq(self.write.enable << self.write.address[:low]),
             memory.write.address.eq(self.write.address[low:]),
             memory.write.data.eq(self.write.data.replicate(parts)),
-            memory.read[0].address.eq(self.read.address),
-            self.read.data.eq(memory.read[0].data),
         ]
+        for port, copy in zip(self.read, memory.read, strict=True):
+            m.d.comb += [copy.address.eq(port.address), port.data.eq(copy.data)]
         return m

@@ -5,28 +5,44 @@ from typing import Any
 from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
-from hw.core.matrix_activations import MatrixActivations
+from hw.core.matrix_activations import MatrixActivations, MatrixWindow
 from hw.core.matrix_drain import MatrixDrain
-from hw.core.matrix_row import PRODUCTS, MatrixRow
+from hw.core.matrix_mode import select_by
+from hw.core.matrix_row import MatrixRow
+from hw.core.matrix_scaler import MatrixScaler, scaler_control_layout
 from hw.core.matrix_sequence import MatrixSequence, step_layout
 from hw.core.ports import operation_layout, read_port, unit_members, write_port
+from hw.floating_values import named
 from hw.spec.floating import FP32
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 
-__all__ = ["MatrixEngine"]
+__all__ = ["STREAM_PAIR", "MatrixEngine"]
 
-ACCUMULATED = 8
-"""Cycles from the address of a step to accumulators that include it."""
+STREAM_PAIR = 8
+"""The `stream_alignment`, in quarters of a word, of machines whose steps always begin with even words."""
+
+# Stages of a step, in cycles behind the address of its weights.
+ALIGN = 1
+LOAD = 2
+MULTIPLY = 3
+ADD = 4
+GATHER = 5
+SCALE = 6
+PLACE = 7
+ACCUMULATE = 8
 
 
 class MatrixEngine(wiring.Component):
-    """Computes blocks of `matrix_rows` outputs, a step of all rows a cycle, while the last block drains.
+    """Computes blocks of `matrix_rows` outputs, a step of all rows a cycle, while the last pass drains.
 
     Accepts one instruction at a time; `docs/isa.md` states what it computes and when it ends. Stages
-    of a step, by cycles after its address: 1 memories, 2 products, 3 adder tree, 4 group sum,
-    5 scale, 6 place, 7 accumulate, 8 (last step of a block) hand-over to the drain.
+    of a step, by cycles after its address: 1 memories, 2 alignment of the words, 3 expansion of the weights and
+    choice of their activations, 4 products, 5 adder tree, 6 group sum, 7 scale, 8 place, 9 accumulate; the last
+    three take `rows_per_scaler` cycles, then the sums are handed over to the drain. The metadata of a sparse step
+    are a cycle ahead of its weights, so that its rows know in time what they choose.
 
     Parameters
     ----------
@@ -43,11 +59,12 @@ class MatrixEngine(wiring.Component):
     restart : In(1)
         Back to the state after reset: ring pointers and accumulators too.
     stream : Out(read_port)
-        Stream ring, addressed in steps of two words; the even word is the low half.
+        Stream ring: two consecutive words, the first in the low half. Addresses count words; pairs of words if
+        the machine's `stream_alignment` is `STREAM_PAIR`.
     scales : Out(read_port)
         Scale ring.
-    activations : Out(read_port)
-        Activation buffer, in memory rows of `granule` bytes.
+    activations : Out(read_port), an array of `matrix_columns`
+        Activation buffer, in memory rows of `activation_row_bytes`.
     output_scales : Out(read_port)
         Matrix scale file.
     results : Out(write_port)
@@ -62,23 +79,23 @@ class MatrixEngine(wiring.Component):
     # Buffer ports; pyright knows no members of interfaces.
     stream: Any
     scales: Any
-    activations: Any
+    activations: list[Any]
     output_scales: Any
     results: Any
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         word_bits = 8 * spec.word_bytes
-        activation_depth = spec.activation_rows * spec.lanes // spec.granule
+        row = spec.activation_row_bytes
+        activation_depth = spec.activation_rows * spec.lanes // row
+        words = 2 if spec.stream_alignment == STREAM_PAIR else 1
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.MPE))),
             **unit_members(Unit.MPE),
             "restart": In(1),
-            "stream": Out(
-                read_port(spec.stream_words // spec.step_words, spec.step_words * word_bits)
-            ),
+            "stream": Out(read_port(spec.stream_words // words, 2 * word_bits)),
             "scales": Out(read_port(spec.scale_words, word_bits)),
-            "activations": Out(read_port(activation_depth, 8 * spec.granule)),
+            "activations": Out(read_port(activation_depth, 8 * row)).array(spec.matrix_columns),
             "output_scales": Out(read_port(spec.matrix_scales, FP32.width)),
             "results": Out(
                 write_port(spec.result_rows, FP32.width * spec.lanes, FP32.width * spec.drain_lanes)
@@ -87,70 +104,184 @@ class MatrixEngine(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.sequence = sequence = MatrixSequence(self.spec)
-        m.submodules.select = select = MatrixActivations(self.spec)
-        m.submodules.drain = drain = MatrixDrain(self.spec)
+        spec = self.spec
+        m.submodules.sequence = sequence = MatrixSequence(spec)
+        m.submodules.drain = drain = MatrixDrain(spec)
         operation = sequence.operation
         connect(m, flipped(self.i), sequence.i)
-        connect(m, flipped(self.activations), select.memory)
         connect(m, flipped(self.results), drain.results)
+        connect(m, flipped(self.output_scales), drain.scales)
         m.d.comb += [
-            self.stream.address.eq(sequence.stream_step),
-            self.output_scales.address.eq(operation.scale),
             self.illegal.eq(sequence.illegal),
             self.done.eq(sequence.done),
             self.checksum.eq(Mux(operation.sync, 0, drain.checksum)),
         ]
 
         # steps[n] is what happened n cycles ago.
+        accumulated = ACCUMULATE + spec.rows_per_scaler
         steps = [sequence.step]
-        for age in range(1, ACCUMULATED + 1):
+        for age in range(1, accumulated + 1):
             later = Signal(step_layout(), name=f"step_{age}")
             m.d.sync += later.eq(steps[-1])
             steps.append(later)
 
-        self._read_scales(m, sequence, steps[3])
+        # A scale word stays on its port until all rows have had theirs.
+        self._read_scales(m, sequence, steps[GATHER - 2 + spec.rows_per_scaler])
+        rows = self._rows(m, sequence, steps)
+        self._scalers(m, sequence, steps, rows, drain)
         m.d.comb += [
-            select.wide.eq(operation.wide),
-            select.unit.eq(sequence.activation_unit),
-            select.load.eq(steps[1].valid),
             sequence.drained.eq(drain.done),
             drain.start.eq(sequence.started),
             drain.result.eq(operation.result),
-            drain.hand_over.eq(steps[ACCUMULATED].block_last),
-            drain.last.eq(steps[ACCUMULATED].last),
+            drain.result_pitch.eq(operation.result_pitch),
+            drain.scale.eq(operation.scale),
+            drain.scale_pitch.eq(operation.scale_pitch),
+            drain.single.eq(operation.vectors == 1),
             drain.write.eq(operation.last),
-            drain.scale.eq(self.output_scales.data),
+            drain.hand_over.eq(steps[accumulated].pass_last),
+            drain.second.eq(steps[accumulated].second),
+            drain.block_last.eq(steps[accumulated].block_last),
+            drain.last.eq(steps[accumulated].last),
         ]
-        for index in range(self.spec.matrix_rows):
-            m.submodules[f"row_{index}"] = row = MatrixRow()
-            m.d.comb += [
-                row.wide.eq(operation.wide),
-                row.scaled.eq(operation.scaled),
-                row.weights.eq(self.stream.data.word_select(index, 8 * PRODUCTS)),
-                row.scale.eq(self.scales.data.word_select(index, len(row.scale))),
-                row.low.eq(select.low),
-                row.high.eq(select.high),
-                row.control.load.eq(steps[1].valid),
-                row.control.multiply.eq(steps[2].valid),
-                row.control.add.eq(steps[3].valid),
-                row.control.gather.eq(steps[4].valid),
-                row.control.group_first.eq(steps[4].group_first),
-                row.control.group_last.eq(steps[4].group_last),
-                row.control.scale.eq(steps[5].group_last),
-                row.control.place.eq(steps[6].group_last),
-                row.control.accumulate.eq(steps[7].group_last),
-                row.control.clear.eq(steps[7].clear),
-                drain.sums[index].eq(row.sum),
-            ]
         return ResetInserter(self.restart)(m)
 
     def _read_scales(self, m: Module, sequence: MatrixSequence, step: data.View) -> None:
-        """Read pointer of the scale ring; `step` is the one whose sum is formed in the next cycle."""
-        start = Signal.like(self.scales.address)
-        with m.If(sequence.started):
-            m.d.sync += start.eq(self.scales.address)
-        with m.If(step.group_last & sequence.operation.scaled):
-            m.d.sync += self.scales.address.eq(self.scales.address + 1)
+        """Read pointer of the scale ring; every pass of a block reads the same words.
+
+        `step` is the one whose scales are not needed any more in the next cycle.
+        """
+        address = self.scales.address
+        start, block, behind = Signal.like(address), Signal.like(address), Signal.like(address)
+        m.d.comb += behind.eq(address + (step.group_last & sequence.operation.scaled))
         with m.If(sequence.restore):
-            m.d.sync += self.scales.address.eq(start)
+            m.d.sync += address.eq(start)
+        with m.Elif(sequence.started):
+            m.d.sync += [start.eq(address), block.eq(address)]
+        with m.Elif(step.pass_last & ~step.block_last):
+            m.d.sync += address.eq(block)
+        with m.Else():
+            m.d.sync += address.eq(behind)
+            with m.If(step.pass_last):
+                m.d.sync += block.eq(behind)
+
+    def _align(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> Value:
+        """Words from the ring, shifted so that the step begins with bit 0; registered."""
+        unit = self.spec.stream_alignment
+        position = sequence.stream_position
+        word_bits = 8 * self.spec.word_bytes
+        offset_bits = exact_log2(max(4 // unit, 1))
+        m.d.comb += self.stream.address.eq(position[offset_bits:])
+        words = self.stream.data
+        if offset_bits:
+            offset = Signal(offset_bits, reset_less=True)
+            m.d.sync += offset.eq(position[:offset_bits])
+            shift = word_bits * unit // 4
+            shifted = {index: words >> index * shift for index in range(1 << offset_bits)}
+            words = select_by(
+                m, "shifted", offset, {k: v[: len(words)] for k, v in shifted.items()}
+            )
+        aligned = Signal(len(self.stream.data), reset_less=True)
+        with m.If(steps[ALIGN].valid | steps[ALIGN].metadata):
+            m.d.sync += aligned.eq(words)
+        return aligned
+
+    def _select(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> list[Any]:
+        """Activation readers of all columns."""
+        selects = []
+        for column in range(self.spec.matrix_columns):
+            select = MatrixWindow(self.spec) if self.spec.sparse else MatrixActivations(self.spec)
+            m.submodules[f"select_{column}"] = select
+            connect(m, flipped(self.activations[column]), select.memory)
+            m.d.comb += [
+                select.unit.eq(sequence.activation_units[column]),
+                select.take.eq(steps[ALIGN].valid),
+            ]
+            if isinstance(select, MatrixWindow):
+                m.d.comb += [
+                    select.sparse.eq(sequence.mode.sparse),
+                    select.windows.eq(sequence.mode.windows),
+                ]
+            else:
+                m.d.comb += [
+                    select.wide.eq(sequence.mode.wide),
+                    select.load.eq(steps[LOAD].valid),
+                ]
+            selects.append(select)
+        return selects
+
+    def _rows(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> list[MatrixRow]:
+        aligned = self._align(m, sequence, steps)
+        selects = self._select(m, sequence, steps)
+        rows = []
+        for index in range(self.spec.matrix_rows):
+            m.submodules[f"row_{index}"] = row = MatrixRow(self.spec)
+            rows.append(row)
+            m.d.comb += [
+                row.mode.eq(sequence.mode),
+                row.control.choose.eq(steps[ALIGN].valid),
+                row.control.load.eq(steps[LOAD].valid),
+                row.control.multiply.eq(steps[MULTIPLY].valid),
+                row.control.add.eq(steps[ADD].valid),
+                row.control.gather.eq(steps[GATHER].valid),
+                row.control.group_first.eq(steps[GATHER].group_first),
+            ]
+            m.d.comb += [
+                row.weights[name].eq(aligned.word_select(index, len(row.weights[name])))
+                for name, _ in row.weights.shape()
+            ]
+            for column, select in enumerate(selects):
+                if self.spec.sparse:
+                    m.d.comb += row.blocks[column].eq(select.blocks)
+                else:
+                    m.d.comb += row.slots[column].eq(select.slots)
+        return rows
+
+    def _scalers(
+        self,
+        m: Module,
+        sequence: MatrixSequence,
+        steps: list[Any],
+        rows: list[MatrixRow],
+        drain: MatrixDrain,
+    ) -> None:
+        shared = self.spec.rows_per_scaler
+        control = Signal(scaler_control_layout(self.spec))
+        decode = steps[GATHER].group_last
+        clear = steps[ACCUMULATE].clear
+        if shared > 1:
+            # A group has at least as many cycles as the scaler has rows, so turns of two groups never meet.
+            turn = Signal(exact_log2(shared))
+            decode = named(m, "decode", decode | (turn != 0))
+            with m.If(decode):
+                m.d.sync += turn.eq(turn + 1)
+            m.d.comb += control.turn.eq(turn)
+            kept = Signal(reset_less=True)
+            clear = Mux(steps[ACCUMULATE].group_last, clear, kept)
+            m.d.sync += kept.eq(clear)
+        active = [decode]
+        for name in ("scale", "place", "accumulate"):
+            later = Signal(name=f"{name}_active")
+            m.d.sync += later.eq(active[-1])
+            active.append(later)
+        m.d.comb += [
+            control.decode.eq(active[0]),
+            control.scale.eq(active[1]),
+            control.first.eq(steps[SCALE].group_last),
+            control.place.eq(active[2]),
+            control.accumulate.eq(active[3]),
+            control.clear.eq(clear),
+        ]
+        for begin in range(0, self.spec.matrix_rows, shared):
+            m.submodules[f"scaler_{begin}"] = scaler = MatrixScaler(self.spec)
+            m.d.comb += [
+                scaler.scaled.eq(sequence.mode.scaled),
+                scaler.control.eq(control),
+            ]
+            for place in range(shared):
+                index = begin + place
+                m.d.comb += scaler.scales[place].eq(
+                    self.scales.data.word_select(index, len(scaler.scales[place]))
+                )
+                m.d.comb += drain.sums[index].eq(scaler.sums[place])
+                for column, group_sum in enumerate(rows[index].group_sums):
+                    m.d.comb += scaler.group_sums[place][column].eq(group_sum)

@@ -1,185 +1,247 @@
-"""One output of the matrix engine: products, group sum, scale, accumulator."""
+"""One output of the matrix engine: weights, products, group sums."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.core.matrix_activations import SLOTS, WINDOW_BLOCKS
+from hw.core.matrix_mode import is_wide, select_by
+from hw.core.matrix_sequence import mode_layout
 from hw.floating_values import named
+from hw.spec.layout import FP4_VALUES
+from hw.spec.machine import MachineSpec
+from hw.spec.weight_format import BLOCK_ELEMENTS, WeightFormat
 
-__all__ = [
-    "ACCUMULATOR_BITS",
-    "ACCUMULATOR_FRACTION_BITS",
-    "GROUP_SUM_BITS",
-    "PRODUCTS",
-    "MatrixRow",
-    "row_control_layout",
-]
+__all__ = ["GROUP_SUM_BITS", "MatrixRow", "row_control_layout", "weight_layout"]
 
-PRODUCTS = 4
-"""Bytes of weights a step, each of two nibbles that have a multiplier each."""
 ACTIVATION_BITS = 8
 GROUP_SUM_BITS = 32
-ACCUMULATOR_BITS = 64
-ACCUMULATOR_FRACTION_BITS = 24
-"""The smallest FP16 number is 2**-24."""
-SCALE_FRACTION_BITS = 10
-SCALE_EXPONENT_BITS = 5
+NIBBLE_BITS = 5
+"""Of a multiplier's weight: a low nibble without sign, or twice an E2M1 number."""
 
 
 def row_control_layout() -> data.StructLayout:
     """What each stage of a row does in this cycle; all rows work in lockstep."""
     return data.StructLayout({
+        # The metadata on the port are those of the step that follows, or there are none for it.
+        "choose": 1,
         # The weights on the port are a step's.
         "load": 1,
         # The loaded weights meet their activations.
         "multiply": 1,
         # The products are summed.
         "add": 1,
-        # The step's sum joins its group's; `group_first` starts a group, `group_last` ends it.
+        # The step's sum joins its group's; `group_first` starts a group.
         "gather": 1,
         "group_first": 1,
-        "group_last": 1,
-        # The group's sum is multiplied by its scale, moved to its place, and accumulated.
-        "scale": 1,
-        "place": 1,
-        "accumulate": 1,
-        # The accumulator starts from zero.
-        "clear": 1,
     })
 
 
+def weight_layout(spec: MachineSpec) -> data.StructLayout:
+    """Bits of one row in the words of a step, by the quarters of a word that a step fills."""
+    sizes = {step.weight_quarters for step in spec.step_formats}
+    if spec.sparse:
+        # As metadata have one word or two.
+        sizes |= {4, 8}
+    return data.StructLayout({f"quarters_{size}": 4 * size for size in sorted(sizes)})
+
+
 class MatrixRow(wiring.Component):
-    """Dot product of one row of weights with the activations, in 64-bit fixed point.
+    """Dot products of one row of weights with the activations of every column, by groups.
 
     A byte of weights is split into nibbles, ``byte = 16 * high + low``, and every nibble has its own
-    multiplier. Two INT4 weights meet two activations; an INT8 weight meets the same activation
+    multiplier. Eight weights of up to 4 bits meet eight activations; a wider weight meets the same activation
     twice, its low nibble unsigned, and the sum of the high products counts 16 times. So all
     multipliers work in both modes, and each is only 5 bits by 8.
 
+    In a machine with sparsity every row chooses the activations of its slots by its metadata.
+
     No flow control. Operands are taken in the stages that `control` names, which follow each other
-    cycle by cycle from `load` to `accumulate`; `sum` includes a group from the cycle after its
-    `accumulate` on.
+    cycle by cycle from `choose` to `gather`; `group_sums` include a step from the cycle after its `gather` on.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+        The machine.
 
     Members
     -------
-    wide : In(1)
-        Weights are INT8, not INT4. Constant during an instruction, like `scaled`.
-    scaled : In(1)
-        `scale` counts; otherwise groups are multiplied by 1.
-    weights : In(32)
-        The row's bytes of a step, in the cycle of `load`.
-    low, high : In(ArrayLayout(signed(8), 4))
-        Activations of the low and the high nibbles, in the cycle of `multiply`.
-    scale : In(16)
-        FP16 scale (an exponent of all ones is nothing special), in the cycle of `group_last`.
+    mode : In(mode_layout())
+        Constant during an instruction.
+    weights : In(weight_layout(spec))
+        The row's part of the words that are there, by the size of a step: metadata in the cycle of `choose`,
+        weights in that of `load`.
+    slots : In(ArrayLayout(signed(8), 8)), an array of `matrix_columns`; dense machines only
+        Activations of the slots of each column, in the cycle of `multiply`.
+    blocks : In(ArrayLayout(128, 4)), an array of `matrix_columns`; sparse machines only
+        Blocks from which slots choose their activations, in the cycle of `load`.
     control : In(row_control_layout())
         What the stages do.
-    sum : Out(signed(64))
-        The accumulator, in units of 2**-24.
+    group_sums : Out(signed(32)), an array of `matrix_columns`
+        Sum of the group so far.
     """
 
-    wide: Value
-    scaled: Value
-    weights: Value
-    low: data.View
-    high: data.View
-    scale: Value
+    mode: data.View
+    weights: data.View
+    slots: list[data.View]
+    blocks: list[data.View]
     control: data.View
-    sum: Value
+    group_sums: list[Value]
 
-    def __init__(self) -> None:
-        activations = data.ArrayLayout(signed(ACTIVATION_BITS), PRODUCTS)
-        super().__init__({
-            "wide": In(1),
-            "scaled": In(1),
-            "weights": In(8 * PRODUCTS),
-            "low": In(activations),
-            "high": In(activations),
-            "scale": In(1 + SCALE_EXPONENT_BITS + SCALE_FRACTION_BITS),
+    def __init__(self, spec: MachineSpec) -> None:
+        self.spec = spec
+        columns = spec.matrix_columns
+        members = {
+            "mode": In(mode_layout()),
+            "weights": In(weight_layout(spec)),
             "control": In(row_control_layout()),
-            "sum": Out(signed(ACCUMULATOR_BITS)),
-        })
+            "group_sums": Out(signed(GROUP_SUM_BITS)).array(columns),
+        }
+        if spec.sparse:
+            blocks = data.ArrayLayout(8 * BLOCK_ELEMENTS, WINDOW_BLOCKS)
+            members["blocks"] = In(blocks).array(columns)
+        else:
+            slots = data.ArrayLayout(signed(ACTIVATION_BITS), SLOTS)
+            members["slots"] = In(slots).array(columns)
+        super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        step_sum = self._step_sum(m)
-
-        group_sum = Signal(signed(GROUP_SUM_BITS), reset_less=True)
-        with m.If(self.control.gather):
-            earlier = Mux(self.control.group_first, 0, group_sum)
-            m.d.sync += group_sum.eq(earlier + step_sum)
-
-        mantissa, shift = self._decode_scale(m)
-        product = Signal(signed(GROUP_SUM_BITS + SCALE_FRACTION_BITS + 1), reset_less=True)
-        product_shift = Signal(SCALE_EXPONENT_BITS, reset_less=True)
-        with m.If(self.control.scale):
-            m.d.sync += [product.eq(group_sum * mantissa), product_shift.eq(shift)]
-
-        # Constant shifts, cut to the accumulator's width: a variable one would be wider than that.
-        placed = Signal(signed(ACCUMULATOR_BITS))
-        m.d.comb += placed.eq(product)
-        for level in range(SCALE_EXPONENT_BITS):
-            distance = 1 << level
-            moved = Cat(Const(0, distance), placed[:-distance]).as_signed()
-            placed = named(m, f"placed_{distance}", Mux(product_shift[level], moved, placed))
-        addend = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
-        with m.If(self.control.place):
-            m.d.sync += addend.eq(placed)
-
-        with m.If(self.control.accumulate):
-            m.d.sync += self.sum.eq(Mux(self.control.clear, 0, self.sum) + addend)
+        nibbles = self._nibbles(m)
+        positions = self._positions(m) if self.spec.sparse else []
+        for column, group_sum in enumerate(self.group_sums):
+            slots = self._choose(m, column, positions) if positions else self.slots[column]
+            step_sum = self._step_sum(m, column, nibbles, slots)
+            with m.If(self.control.gather):
+                earlier = Mux(self.control.group_first, 0, group_sum)
+                m.d.sync += group_sum.eq(earlier + step_sum)
         return m
 
-    def _step_sum(self, m: Module) -> Value:
-        """Products and adder tree: the dot product of a step, registered."""
-        weights = Signal(8 * PRODUCTS, reset_less=True)
+    def _nibbles(self, m: Module) -> list[Signal]:
+        """Weight of each slot's multiplier, registered."""
+        wide_signed = 4 + ("FP4" in self.spec.weight_formats)
+        nibbles = [
+            Signal(
+                signed(wide_signed if slot % 2 else NIBBLE_BITS),
+                name=f"nibble_{slot}",
+                reset_less=True,
+            )
+            for slot in range(SLOTS)
+        ]
+        expanded: dict[int, Value] = {
+            int(WeightFormat[name]): Cat(
+                _extended(value, len(nibble))
+                for nibble, value in zip(nibbles, self._expand(m, WeightFormat[name]), strict=True)
+            )
+            for name in self.spec.weight_formats
+        }
         with m.If(self.control.load):
-            m.d.sync += weights.eq(self.weights)
+            m.d.sync += Cat(nibbles).eq(select_by(m, "expanded", self.mode.format, expanded))
+        return nibbles
 
-        low_products: list[Value] = []
-        high_products: list[Value] = []
-        for index in range(PRODUCTS):
-            low = weights[8 * index : 8 * index + 4]
-            high = weights[8 * index + 4 : 8 * index + 8]
-            # The low nibble has a sign only if it is a weight of its own.
-            signed_low = Cat(low, low[-1] & ~self.wide).as_signed()
-            low_product = Signal(signed(5 + ACTIVATION_BITS), name=f"low_{index}", reset_less=True)
-            high_product = Signal(
-                signed(4 + ACTIVATION_BITS), name=f"high_{index}", reset_less=True
+    def _expand(self, m: Module, weight: WeightFormat) -> list[Value]:
+        """Signed values of the slots, from the row's bits of a step."""
+        bits = self.weights[f"quarters_{weight.step_weights * weight.bits // 4}"]
+        values: list[Value] = []
+        for index in range(weight.step_weights):
+            code = bits[weight.bits * index : weight.bits * (index + 1)]
+            if is_wide(weight):
+                values += [Cat(code[:4], Const(0, 1)), code[4:]]
+            elif weight is WeightFormat.FP4:
+                values.append(_twice_e2m1(m, f"e2m1_{index}", code))
+            else:
+                values.append(code)
+        return values
+
+    def _positions(self, m: Module) -> list[Signal]:
+        """Which element of its block each slot takes, registered."""
+        indices, narrow = self.weights.quarters_8, self.weights.quarters_4
+        ranked = _set_bits(m, narrow)
+        positions = []
+        for slot in range(SLOTS):
+            own = Mux(self.mode.bitmap, ranked[slot], indices.word_select(slot, 4))
+            shared = narrow.word_select(slot // 2, 4)
+            chosen = Mux(self.mode.wide, shared, own)
+            dense = Mux(self.mode.wide, slot // 2, slot)
+            position = Signal(4, name=f"position_{slot}", reset_less=True)
+            with m.If(self.control.choose):
+                m.d.sync += position.eq(Mux(self.mode.sparse, chosen, dense))
+            positions.append(position)
+        return positions
+
+    def _choose(self, m: Module, column: int, positions: list[Signal]) -> list[Signal]:
+        """Activations of the slots, registered."""
+        chosen = []
+        for slot, position in enumerate(positions):
+            activation = Signal(
+                signed(ACTIVATION_BITS), name=f"activation_{column}_{slot}", reset_less=True
+            )
+            with m.If(self.control.load):
+                m.d.sync += activation.eq(self._element(m, column, slot, position))
+            chosen.append(activation)
+        return chosen
+
+    def _element(self, m: Module, column: int, slot: int, position: Value) -> Value:
+        block = self.blocks[column][slot // 2]
+        elements = {index: block.word_select(index, 8) for index in range(BLOCK_ELEMENTS)}
+        return select_by(m, f"element_{column}_{slot}", position, elements)
+
+    def _step_sum(
+        self, m: Module, column: int, nibbles: list[Signal], slots: list[Signal] | data.View
+    ) -> Value:
+        """Products and adder tree: the dot product of a step, registered."""
+        products: list[Value] = []
+        for slot, nibble in enumerate(nibbles):
+            product = Signal(
+                signed(len(nibble) + ACTIVATION_BITS),
+                name=f"product_{column}_{slot}",
+                reset_less=True,
             )
             with m.If(self.control.multiply):
-                m.d.sync += [
-                    low_product.eq(signed_low * self.low[index]),
-                    high_product.eq(high.as_signed() * self.high[index]),
-                ]
-            low_products.append(low_product)
-            high_products.append(high_product)
-
-        high_sum = named(m, "high_sum", _balanced_sum(high_products))
-        high_part = Mux(self.wide, high_sum << 4, high_sum)
-        total = _balanced_sum(low_products) + high_part
-        step_sum = Signal(total.shape(), reset_less=True)
+                m.d.sync += product.eq(nibble * slots[slot])
+            products.append(product)
+        high_sum = named(m, f"high_sum_{column}", _balanced_sum(products[1::2]))
+        high_part = Mux(self.mode.wide, high_sum << 4, high_sum)
+        total = _balanced_sum(products[0::2]) + high_part
+        step_sum = Signal(total.shape(), name=f"step_sum_{column}", reset_less=True)
         with m.If(self.control.add):
             m.d.sync += step_sum.eq(total)
         return step_sum
 
-    def _decode_scale(self, m: Module) -> tuple[Value, Value]:
-        """Signed mantissa and shift of the group's scale, registered; 1 if not scaled."""
-        fraction = self.scale[:SCALE_FRACTION_BITS]
-        exponent = self.scale[SCALE_FRACTION_BITS:-1]
-        hidden = named(m, "hidden", exponent.any())
-        magnitude = named(m, "magnitude", Cat(fraction, hidden))
-        mantissa = Signal(signed(SCALE_FRACTION_BITS + 2), reset_less=True)
-        shift = Signal(SCALE_EXPONENT_BITS, reset_less=True)
-        with m.If(self.control.group_last):
-            with m.If(self.scaled):
-                m.d.sync += [
-                    mantissa.eq(Mux(self.scale[-1], -magnitude, magnitude)),
-                    shift.eq(exponent - hidden),
-                ]
-            with m.Else():
-                m.d.sync += [mantissa.eq(1), shift.eq(ACCUMULATOR_FRACTION_BITS)]
-        return mantissa, shift
+
+def _extended(value: Value, width: int) -> Value:
+    """The same number in more bits."""
+    return Cat(value, value[-1].replicate(width - len(value)))
+
+
+def _twice_e2m1(m: Module, name: str, code: Value) -> Value:
+    """Twice an E2M1 number, in two's complement."""
+    result = Signal(signed(NIBBLE_BITS), name=name)
+    table = [*FP4_VALUES, *(-value for value in FP4_VALUES)]
+    with m.Switch(code):
+        for number, value in enumerate(table):
+            with m.Case(number):
+                m.d.comb += result.eq(value)
+    return result
+
+
+def _set_bits(m: Module, bitmap: Value) -> list[Value]:
+    """Positions of the first eight set bits, lowest first; 0 for those that are not there."""
+    # Bit r of a rank says that r set bits lie below, so no adder is needed.
+    rank: Value = Const(1, SLOTS)
+    chosen: list[list[Value]] = [[] for _ in range(SLOTS)]
+    for index in range(len(bitmap)):
+        here = named(m, f"rank_{index}", rank)
+        for slot in range(SLOTS):
+            chosen[slot].append((bitmap[index] & here[slot]).replicate(4) & index)
+        rank = Mux(bitmap[index], here << 1, here)[:SLOTS]
+    positions = []
+    for slot, terms in enumerate(chosen):
+        position: Value = Const(0, 4)
+        for term in terms:
+            position |= term
+        positions.append(named(m, f"set_bit_{slot}", position))
+    return positions
 
 
 def _balanced_sum(terms: list[Value]) -> Value:

@@ -11,7 +11,7 @@ from hw.core.axi_lite import axi_lite
 from hw.core.buffers import ActivationBuffer, Buffer, InputBuffer, StreamRing
 from hw.core.control import Control
 from hw.core.load import LoadUnit
-from hw.core.matrix import MatrixEngine
+from hw.core.matrix import STREAM_PAIR, MatrixEngine
 from hw.core.sequencer import Sequencer, trace_layout
 from hw.core.store import StoreUnit
 from hw.core.system import SystemUnit
@@ -177,7 +177,9 @@ class Processor(wiring.Component):
     ) -> None:
         spec = self.spec
         word_bits = 8 * spec.word_bytes
-        m.submodules.stream_ring = stream_ring = StreamRing(spec.stream_words, word_bits)
+        m.submodules.stream_ring = stream_ring = StreamRing(
+            spec.stream_words, word_bits, spec.stream_alignment == STREAM_PAIR
+        )
         m.submodules.scale_ring = scale_ring = Buffer(spec.scale_words, word_bits)
         row_bits = 32 * spec.lanes
         m.submodules.input_buffer = inputs = InputBuffer(
@@ -190,7 +192,10 @@ class Processor(wiring.Component):
         )
         m.submodules.scalar_file = scalars = Buffer(spec.scalars, 32, readers=3)
         m.submodules.activation_buffer = activations = ActivationBuffer(
-            spec.activation_rows, spec.lanes, spec.granule
+            spec.activation_rows,
+            spec.lanes,
+            spec.activation_row_bytes,
+            spec.matrix_columns,
         )
         m.submodules.matrix_scales = matrix_scales = Buffer(spec.matrix_scales, 32)
         stored_bits = 8 * min(spec.lanes, 4)
@@ -209,7 +214,8 @@ class Processor(wiring.Component):
         connect(m, matrix.results, results.write)
         connect(m, matrix.stream, stream_ring.read)
         connect(m, matrix.scales, scale_ring.read[0])
-        connect(m, matrix.activations, activations.read)
+        for column in range(spec.matrix_columns):
+            connect(m, matrix.activations[column], activations.read[column])
         connect(m, matrix.output_scales, matrix_scales.read[0])
         connect(m, store.source, stored.read[0])
         for number, operand in enumerate(OPERANDS):

@@ -6,6 +6,7 @@ here; nothing is derived anywhere else.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -177,6 +178,17 @@ class MachineSpec:
     def step_words(self) -> int:
         """Stream words that the matrix engine consumes a cycle."""
         return 2
+
+    @cached_property
+    def stream_alignment(self) -> int:
+        """Quarters of a word at whose multiples metadata and weights of a step begin: 8 (two words), 4, 2 or 1."""
+        sizes = [8]
+        for step in self.step_formats:
+            if step.kept:
+                sizes += [4 * step.metadata_words, 4 * -(-step.weight_quarters // 4)]
+            else:
+                sizes.append(step.weight_quarters)
+        return math.gcd(*sizes)
 
     def step_elements(self, bits: int) -> int:
         """Elements along K that one step covers, for weights of `bits` bits: 4 (INT8) or 8 (INT4)."""

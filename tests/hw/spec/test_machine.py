@@ -119,3 +119,26 @@ def test_the_refresh_interval_is_just_long_enough(spec: MachineSpec) -> None:
     check_machine(with_interval(least), "here")
     with pytest.raises(InputError, match="refresh_interval"):
         check_machine(with_interval(least - 1), "here")
+
+
+@pytest.mark.parametrize(
+    "formats, sparse, quarters",
+    [
+        (["INT8", "INT4", "FP4"], 0, 8),
+        (["INT8", "INT2"], 0, 4),
+        (["INT8", "INT3"], 0, 2),
+        (["INT8", "INT4", "INT5"], 0, 1),
+        (["INT8", "INT4"], 1, 4),
+        (["INT8", "INT3", "INT2"], 1, 2),
+    ],
+)
+def test_steps_begin_at_multiples_of_the_alignment(
+    formats: list[str], sparse: int, quarters: int
+) -> None:
+    spec = dataclasses.replace(load_machine("tiny"), weight_formats=tuple(formats), sparse=sparse)
+    assert spec.stream_alignment == quarters
+    for step in spec.step_formats:
+        # A dense block of k steps ends where the words of its steps, laid end to end, do.
+        for steps in range(1, 9):
+            end = 4 * step.block_words(steps) if step.kept else steps * step.weight_quarters
+            assert end % quarters == 0
