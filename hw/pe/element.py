@@ -1,0 +1,111 @@
+"""What all processing elements share: ports, the pipeline cut, and a factory by name."""
+
+import importlib
+
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.spec.processing_element import ProcessingElementSpec
+
+__all__ = ["ProcessingElement", "make_element"]
+
+_CLASSES = {
+    "int8": ("hw.pe.integer", "IntegerElement"),
+    "mixpe-a8": ("hw.pe.shift_add", "ShiftAddElement"),
+}
+
+
+class ProcessingElement(wiring.Component):
+    """One multiplication and one addition to a sum in each valid cycle.
+
+    No flow control. The product is registered, the sum is registered, operands are not: the array has
+    registers for them. Latency `spec.latency`, one operand set a cycle. A subclass gives `product`,
+    and `accumulate` where the sum is not a plain integer.
+
+    Parameters
+    ----------
+    spec : ProcessingElementSpec
+        Formats and widths.
+
+    Members
+    -------
+    weight : In(unsigned(spec.weight_bits))
+        Bits of the weight operands; the lowest bits are the first operand.
+    activation : In(unsigned(spec.activation_bits))
+        Bits of the activation operands.
+    valid : In(1)
+        The operands of this cycle are to be multiplied and added.
+    clear : In(1)
+        With `valid`: the sum begins with this product.
+    control : In(unsigned(spec.control_bits))
+        Only where the element has one; its meaning is the element's.
+    sum : Out(signed(spec.accumulator_bits)) or Out(unsigned(32))
+        The sum, an integer or the bits of an FP32 number. Unknown until the first `clear`.
+    """
+
+    weight: Value
+    activation: Value
+    valid: Value
+    clear: Value
+    control: Value
+    sum: Value
+
+    def __init__(self, spec: ProcessingElementSpec) -> None:
+        self.spec = spec
+        total = unsigned(32) if spec.fp32 else signed(spec.accumulator_bits)
+        members = {
+            "weight": In(unsigned(spec.weight_bits)),
+            "activation": In(unsigned(spec.activation_bits)),
+            "valid": In(1),
+            "clear": In(1),
+            "sum": Out(total),
+        }
+        if spec.control_bits:
+            members["control"] = In(unsigned(spec.control_bits))
+        super().__init__(members)
+
+    def product(self, m: Module) -> Value:
+        """The product of the operands at the ports, `spec.product_bits` wide; combinational."""
+        raise NotImplementedError
+
+    def accumulate(self, m: Module, product: Value, clear: Value) -> Value:
+        """The next sum; combinational.
+
+        Parameters
+        ----------
+        product : Value
+            What `product` returned, one cycle later.
+        clear : Value
+            The sum begins with this product.
+        """
+        return Mux(clear, 0, self.sum) + product
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+
+        # Stage 1: the product. The same cut in all elements, or their areas could not be compared.
+        value = self.product(m)
+        product = Signal(Shape.cast(value.shape()), name="product_1", reset_less=True)
+        if len(product) != self.spec.product_bits:
+            raise ValueError(
+                f"{self.spec.name}: the product has {len(product)} bits, "
+                f"not {self.spec.product_bits} as its spec says"
+            )
+        valid = Signal(name="valid_1")
+        clear = Signal(name="clear_1", reset_less=True)
+        m.d.sync += [product.eq(value), valid.eq(self.valid), clear.eq(self.clear)]
+
+        # Stage 2: the sum, in the output register.
+        total = Signal.like(self.sum, name="sum_2", reset_less=True)
+        m.d.comb += self.sum.eq(total)
+        upto = self.accumulate(m, product, clear)
+        with m.If(valid):
+            m.d.sync += total.eq(upto)
+        return m
+
+
+def make_element(spec: ProcessingElementSpec) -> ProcessingElement:
+    """The element of a spec from the registry, or of one with another accumulator."""
+    module, name = _CLASSES[spec.name]
+    return getattr(importlib.import_module(module), name)(spec)
