@@ -9,6 +9,7 @@ from emulator.console import json_option, note, print_facts, print_json
 from hw.spec.errors import CheckFailed, InputError
 from sim_tests.compare_cli import compare_commands
 from sim_tests.demo_cli import demo_commands
+from sim_tests.hardwire_cli import hardwire_commands
 from sim_tests.pe_cli import pe_commands
 from sim_tests.verilog_cli import verilog_commands
 
@@ -27,6 +28,7 @@ def commands() -> list[click.Command]:
         *compare_commands(),
         *demo_commands(),
         *pe_commands(),
+        *hardwire_commands(),
         *verilog_commands(),
     ]
 
