@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from mapping.models.network_gpt_oss import Weights
 
-BATCHES = [(16, 256), (32, 128), (8, 512)]
+BATCHES = [(8, 128), (4, 256), (2, 512)]
 DECAY_FROM = 0.6  # from here on every step sees MXFP4 weights
-RATE = 4e-3
+RATE = 3e-3
 TOKENIZER_FOLDER = Path(__file__).parent / "pydoc-llama"
 
 

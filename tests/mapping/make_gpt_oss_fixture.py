@@ -20,7 +20,7 @@ transformers: Any = importlib.import_module("transformers")
 safetensors_torch: Any = importlib.import_module("safetensors.torch")
 mxfp4: Any = importlib.import_module("transformers.integrations.mxfp4")
 
-FOLDER = Path(__file__).parent / "fixtures" / "gpt_oss_mxfp4"
+FOLDER = Path(__file__).parent / "gpt_oss_mxfp4"
 TOKENS = 48
 
 SETTINGS: dict[str, Any] = {

@@ -13,7 +13,7 @@ from mapping.reference_gpt_oss import GptOssReference
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_stored_logits(precision: type[np.float32], fixtures_folder: Path) -> None:
-    folder = fixtures_folder / "gpt_oss_mxfp4"
+    folder = fixtures_folder.parent / "gpt_oss_mxfp4"
     expected = np.load(folder / "expected.npz")
     found = GptOssReference(load_model(folder), precision=precision).logits(expected["token_ids"])
     tolerance = 1e-5 * np.abs(expected["logits"]).max()
@@ -30,7 +30,7 @@ def test_stored_logits(precision: type[np.float32], fixtures_folder: Path) -> No
     ],
 )
 def test_bad_tokens(token_ids: list[int], complaint: str, fixtures_folder: Path) -> None:
-    reference = GptOssReference(load_model(fixtures_folder / "gpt_oss_mxfp4"))
+    reference = GptOssReference(load_model(fixtures_folder.parent / "gpt_oss_mxfp4"))
     with pytest.raises(InputError, match=complaint):
         reference.logits(token_ids)
 

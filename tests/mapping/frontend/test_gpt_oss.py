@@ -26,12 +26,12 @@ GATE_UP = "model.layers.1.mlp.experts.gate_up_proj"
 
 @pytest.fixture
 def folder(tmp_path: Path, fixtures_folder: Path) -> Path:
-    return Path(shutil.copytree(fixtures_folder / "gpt_oss_mxfp4", tmp_path / "model"))
+    return Path(shutil.copytree(fixtures_folder.parent / "gpt_oss_mxfp4", tmp_path / "model"))
 
 
 @pytest.fixture
 def raw(fixtures_folder: Path) -> dict[str, Any]:
-    return json.loads((fixtures_folder / "gpt_oss_mxfp4" / "config.json").read_text())
+    return json.loads((fixtures_folder.parent / "gpt_oss_mxfp4" / "config.json").read_text())
 
 
 def parse(raw: dict[str, Any], **changes: Any) -> GptOssConfig:
