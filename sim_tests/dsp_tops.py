@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.core.dsp48e2 import DSP48E2
 from hw.core.pair_mac import PairMac, Start, extract_lanes
+from hw.core.pipeline import delays
 from hw.spec.dsp import P_BITS, DspSpec, Multiplier
 
 DSP_INPUTS: dict[str, Any] = {
@@ -194,26 +195,19 @@ class Column(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        operands = [Cat(self.a[i], self.b[i], self.d[i], self.start[i]) for i in range(self.CELLS)]
-        word: Any = self.word
-        words = [word]
+        operands: list[Any] = []
+        words: list[Any] = [self.word]
         for index in range(self.CELLS):
-            for age in range(index):
-                later = Signal(len(operands[index]), name=f"operands_{index}_{age}")
-                with m.If(self.enable):
-                    m.d.sync += later.eq(operands[index])
-                operands[index] = later
-            later = Signal.like(word, name=f"word_{index}")
-            with m.If(self.enable):
-                m.d.sync += later.eq(words[-1])
-            words.append(later)
+            entry: Any = Cat(self.a[index], self.b[index], self.d[index], self.start[index])
+            operands.append(delays(m, f"operands_{index}", entry, index, self.enable)[-1])
+            words.append(delays(m, f"word_{index}", words[-1], 1, self.enable)[1])
         for number, multiplier in enumerate(COLUMN_MULTIPLIERS):
             below = None
-            for index in range(self.CELLS):
+            for index, entry in enumerate(operands):
                 cell = PairMac(multiplier)
                 m.submodules[f"{multiplier.value}_{index}"] = cell
                 m.d.comb += [
-                    Cat(cell.a, cell.b, cell.d, cell.start).eq(operands[index]),
+                    Cat(cell.a, cell.b, cell.d, cell.start).eq(entry),
                     cell.enable.eq(self.enable),
                     cell.word.eq(words[index]),
                     self.p[number * self.CELLS + index].eq(cell.p),
