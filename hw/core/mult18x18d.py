@@ -58,10 +58,9 @@ class Mult18x18d(wiring.Component):
         return m
 
     def _primitive(self) -> Instance:
+        # Shift inputs, other clocks and their enables have no way to a constant: they stay open.
         tied = [f"C{bit}" for bit in range(OPERAND_BITS)]
-        tied += [f"SRI{side}{bit}" for side in "AB" for bit in range(OPERAND_BITS)]
-        tied += ["SOURCEA", "SOURCEB", *(f"RST{number}" for number in range(4))]
-        tied += [f"{kind}{number}" for kind in ("CLK", "CE") for number in range(1, 4)]
+        tied += ["SOURCEA", "SOURCEB", "RST0"]
         ports = {f"i_A{bit}": self.a[bit] for bit in range(OPERAND_BITS)}
         ports |= {f"i_B{bit}": self.b[bit] for bit in range(OPERAND_BITS)}
         ports |= {f"o_P{bit}": self.p[bit] for bit in range(PRODUCT_BITS)}
