@@ -5,13 +5,12 @@ import numpy.typing as npt
 
 from hw.spec.processing_element import Operand
 
-__all__ = ["Codes", "Values", "decode", "operand_bits", "signed_value", "split"]
+__all__ = ["Codes", "Values", "decode", "signed_value", "split"]
 
 Codes = npt.NDArray[np.int64]
 Values = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 _INTEGER_BITS = {
-    Operand.INT2: 2,
     Operand.INT4: 4,
     Operand.INT5: 5,
     Operand.INT8: 8,
@@ -20,10 +19,7 @@ _INTEGER_BITS = {
     Operand.INT24: 24,
 }
 
-
-def operand_bits(operand: Operand) -> int:
-    """Width of one operand."""
-    return _INTEGER_BITS[operand] if operand in _INTEGER_BITS else 4
+_TWICE_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12])
 
 
 def signed_value(codes: npt.ArrayLike, bits: int) -> Codes:
@@ -34,8 +30,10 @@ def signed_value(codes: npt.ArrayLike, bits: int) -> Codes:
 
 def split(codes: npt.ArrayLike, bits: int, count: int) -> Codes:
     """Several operands of one port, the lowest bits first, along a new last axis."""
-    codes = np.asarray(codes, np.int64)
-    return (codes[..., np.newaxis] >> (bits * np.arange(count))) & ((1 << bits) - 1)
+    # Unsigned, because a port may be 64 bits wide.
+    words = np.asarray(codes).astype(np.uint64)
+    places = np.arange(count, dtype=np.uint64) * np.uint64(bits)
+    return ((words[..., np.newaxis] >> places) & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
 def decode(operand: Operand, codes: npt.ArrayLike) -> Values:
@@ -50,10 +48,34 @@ def decode(operand: Operand, codes: npt.ArrayLike) -> Values:
 
     Returns
     -------
-    ndarray of int64
-        Of the shape of `codes`.
+    ndarray of int64, or of float64 where the format has fractions
+        Of the shape of `codes`. E2M1 is an integer, twice its value.
     """
     codes = np.asarray(codes, np.int64)
-    if operand is Operand.UINT4:
-        return codes & 15
-    return signed_value(codes, _INTEGER_BITS[operand])
+    match operand:
+        case Operand.UINT4:
+            return codes & 15
+        case Operand.FP16:
+            return codes.astype(np.uint16).view(np.float16).astype(np.float64)
+        case Operand.E5M2:
+            # It is the upper half of an FP16 number.
+            return (codes << 8).astype(np.uint16).view(np.float16).astype(np.float64)
+        case Operand.E4M3:
+            return _decode_e4m3(codes)
+        case Operand.E2M1:
+            return _TWICE_E2M1[codes & 7] * np.where(codes & 8, -1, 1)
+        case Operand.DECODED_FLINT | Operand.DECODED_OLIVE:
+            return signed_value(codes, 4) * (1 << (codes >> 4))
+        case _:
+            return signed_value(codes, _INTEGER_BITS[operand])
+
+
+def _decode_e4m3(codes: Codes) -> npt.NDArray[np.float64]:
+    exponent, fraction = (codes >> 3) & 15, codes & 7
+    magnitude = np.where(
+        exponent == 0,
+        np.ldexp(fraction.astype(np.float64), -9),
+        np.ldexp(1 + fraction / 8, exponent - 7),
+    )
+    magnitude = np.where((codes & 127) == 127, np.nan, magnitude)
+    return np.where(codes & 128, -magnitude, magnitude)

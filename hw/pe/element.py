@@ -11,8 +11,34 @@ from hw.spec.processing_element import ProcessingElementSpec
 __all__ = ["ProcessingElement", "make_element"]
 
 _CLASSES = {
-    "int8": ("hw.pe.integer", "IntegerElement"),
-    "mixpe-a8": ("hw.pe.shift_add", "ShiftAddElement"),
+    "int8": "integer.IntegerElement",
+    "int8-booth": "booth.BoothElement",
+    "int8-tree": "tree.TreeElement",
+    "int4x8": "integer.IntegerElement",
+    "int4x8-acc32": "integer.IntegerElement",
+    "mixpe-a8": "shift_add.ShiftAddElement",
+    "mixpe-a8-unsigned": "shift_add.ShiftAddElement",
+    "mixpe-a8-edge": "shift_add.ShiftAddElement",
+    "mixpe-a8-acc32": "shift_add.ShiftAddElement",
+    "mixpe-a8-unsigned-acc32": "shift_add.ShiftAddElement",
+    "mixpe-a8-edge-acc32": "shift_add.ShiftAddElement",
+    "dequant-int8": "dequantizing.DequantizingInt8Element",
+    "mixpe-a16": "shift_add_float.ShiftAddFloatElement",
+    "mixpe-a16-literal": "exponent_add.ExponentAddElement",
+    "dequant-fp16": "dequantizing.DequantizingFloatElement",
+    "fp16": "float_multiply.FloatMultiplyElement",
+    "fp8-e4m3": "float_multiply.FloatMultiplyElement",
+    "fp8-e5m2": "float_multiply.FloatMultiplyElement",
+    "mxfp4": "mxfp4.Mxfp4Element",
+    "mxfp4-a8": "mxfp4.Mxfp4Element",
+    "bitfusion": "bitfusion.FusionElement",
+    "ant": "decoded.DecodedElement",
+    "olive": "decoded.DecodedElement",
+    "tender": "tender.TenderElement",
+    "bitmod": "bitmod.BitModElement",
+    "figna": "integer.IntegerElement",
+    "figna-24": "integer.IntegerElement",
+    "prealigned-12": "shift_add.ShiftAddElement",
 }
 
 
@@ -107,5 +133,5 @@ class ProcessingElement(wiring.Component):
 
 def make_element(spec: ProcessingElementSpec) -> ProcessingElement:
     """The element of a spec from the registry, or of one with another accumulator."""
-    module, name = _CLASSES[spec.name]
-    return getattr(importlib.import_module(module), name)(spec)
+    module, name = _CLASSES[spec.name].split(".")
+    return getattr(importlib.import_module(f"hw.pe.{module}"), name)(spec)
