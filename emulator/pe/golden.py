@@ -123,7 +123,9 @@ def sums(
     clear = np.broadcast_to(np.asarray(clear, bool), addends.shape)
     if spec.fp32:
         return _float_sums(addends.astype(np.float32), valid, clear)
-    doubles = np.broadcast_to(np.asarray(control) if spec.name == "tender" else 0, addends.shape)
+    doubles = np.broadcast_to(
+        np.asarray(control, np.int64) if spec.name == "tender" else 0, addends.shape
+    )
     total = np.zeros(addends.shape[1:], np.int64)
     history = np.empty(addends.shape, np.int64)
     for cycle, addend in enumerate(addends):

@@ -21,23 +21,24 @@ class FusionElement(ProcessingElement):
     Bit-Level Dynamically Composable Architecture for Accelerating Deep Neural Networks", ISCA 2018.
     """
 
-    def product(self, m: Module) -> Value:
-        activation_width, weight_width = self.control[:2], self.control[2:]
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        # Codes 0 and 1 have fused bricks, code 0 fused groups too.
+        activation_code, weight_code = self.control[:2], self.control[2:]
+        bricks_fused = ~activation_code[1], ~weight_code[1]
+        groups_fused = (
+            ~(activation_code[0] | activation_code[1]),
+            ~(weight_code[0] | weight_code[1]),
+        )
         total: Value = Const(0, 1)
         # Four groups of four bricks; one bit of each operand's position is the group's.
         for high in range(4):
             inner: Value = Const(0, 1)
             for low in range(4):
-                a = (high >> 1, low >> 1)
-                w = (high & 1, low & 1)
-                brick = self._brick(m, a, w)
-                inner = inner + self._placed(
-                    brick, (a[1], w[1]), (activation_width != 2, weight_width != 2), 2
-                )
+                position = (high >> 1, low >> 1), (high & 1, low & 1)
+                brick = self._brick(m, weight, activation, *position)
+                inner = inner + self._placed(brick, (low >> 1, low & 1), bricks_fused, 2)
             inner = named(m, f"fused_{high}", inner)
-            total = total + self._placed(
-                inner, (a[0], w[0]), (activation_width == 0, weight_width == 0), 4
-            )
+            total = total + self._placed(inner, (high >> 1, high & 1), groups_fused, 4)
         return total[: self.spec.product_bits].as_signed()
 
     def _placed(
@@ -49,7 +50,14 @@ class FusionElement(ProcessingElement):
                 value = Mux(is_fused, value << places, value)
         return value
 
-    def _brick(self, m: Module, a: tuple[int, int], w: tuple[int, int]) -> Value:
+    def _brick(
+        self,
+        m: Module,
+        weight: Value,
+        activation: Value,
+        a: tuple[int, int],
+        w: tuple[int, int],
+    ) -> Value:
         """Product of the digits that meet at a position, each given by its two halves."""
         name = f"{a[0]}{w[0]}_{a[1]}{w[1]}"
         activations, weights = [], []
@@ -59,19 +67,22 @@ class FusionElement(ProcessingElement):
                 w_lane, w_digit = _lane_and_digit(w, weight_width)
                 lane = a_lane * (8 // weight_width.bits) + w_lane
                 for digits, port, width, digit in (
-                    (activations, self.activation, activation_width, a_digit),
-                    (weights, self.weight, weight_width, w_digit),
+                    (activations, activation, activation_width, a_digit),
+                    (weights, weight, weight_width, w_digit),
                 ):
                     start = lane * width.bits + 2 * digit
                     is_top = digit == width.bits // 2 - 1
                     # A third bit makes all digits but the top one unsigned.
                     sign = port[start + 1] if is_top else Const(0, 1)
                     digits.append(Cat(port[start : start + 2], sign))
-            for digits in (activations, weights):
-                digits.append(Const(0, 3))  # the code that is no width
-        activation = named(m, f"activation_{name}", Array(activations)[self.control])
-        weight = named(m, f"weight_{name}", Array(weights)[self.control])
-        return named(m, f"brick_{name}", activation.as_signed() * weight.as_signed())
+            # The codes that are no width.
+            activations.append(Const(0, 3))
+            weights.append(Const(0, 3))
+        activations += [Const(0, 3)] * 4
+        weights += [Const(0, 3)] * 4
+        x = named(m, f"activation_{name}", Array(activations)[self.control])
+        y = named(m, f"weight_{name}", Array(weights)[self.control])
+        return named(m, f"brick_{name}", x.as_signed() * y.as_signed())
 
 
 def _lane_and_digit(position: tuple[int, int], width: FusionWidth) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""INT8 element with a radix-4 Booth multiplier: half as many partial products as bits."""
+"""Elements with radix-4 Booth digits: half as many shifted copies as the weight has bits."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Value
 
@@ -37,7 +37,12 @@ def booth_multiply(m: Module, multiplicand: Value, multiplier: Value) -> Value:
 
 
 class BoothElement(ProcessingElement):
-    """INT8 x INT8; Booth digits of the weight. The synthesis tool merges the rows in a tree."""
+    """Integer product by Booth digits of the weight; the synthesis tool merges the rows in a tree.
 
-    def product(self, m: Module) -> Value:
-        return booth_multiply(m, self.activation.as_signed(), self.weight.as_signed())
+    With an 8-bit weight a baseline. With a 4-bit weight it is shift-and-add with two terms instead of
+    four: each digit is -2 to 2, so a term is the activation, shifted by one more place or not, inverted
+    or not. As hardware it is the same as a Booth multiplier of that size.
+    """
+
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        return booth_multiply(m, activation.as_signed(), weight.as_signed())

@@ -15,9 +15,9 @@ class DecodedElement(ProcessingElement):
     These formats have no infinities or NaNs. ANT: Guo et al., MICRO 2022. OliVe: Guo et al., ISCA 2023.
     """
 
-    def product(self, m: Module) -> Value:
-        product = named(m, "integer", self.weight[:4].as_signed() * self.activation[:4].as_signed())
-        shift = named(m, "shift", self.weight[4:] + self.activation[4:])
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        product = named(m, "integer", weight[:4].as_signed() * activation[:4].as_signed())
+        shift = named(m, "shift", weight[4:] + activation[4:])
         width = self.spec.product_bits
         value: Value = product
         for level, bit in enumerate(shift):

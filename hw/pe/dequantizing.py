@@ -16,10 +16,12 @@ class DequantizingInt8Element(ProcessingElement):
     `control` is s2, unsigned, in bits 7..0 and s2_zeros, signed, in bits 15..8.
     """
 
-    def product(self, m: Module) -> Value:
+    GATED = "activation"
+
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
         scale, offset = self.control[:8], self.control[8:]
-        weight = named(m, "weight_8", (self.weight * scale + offset)[:8])
-        return weight.as_signed() * self.activation.as_signed()
+        dequantized = named(m, "weight_8", (weight * scale + offset)[:8])
+        return dequantized.as_signed() * activation.as_signed()
 
 
 class DequantizingFloatElement(FloatElement):

@@ -22,6 +22,7 @@ _CLASSES = {
     "mixpe-a8-acc32": "shift_add.ShiftAddElement",
     "mixpe-a8-unsigned-acc32": "shift_add.ShiftAddElement",
     "mixpe-a8-edge-acc32": "shift_add.ShiftAddElement",
+    "mixpe-a8-recoded": "booth.BoothElement",
     "dequant-int8": "dequantizing.DequantizingInt8Element",
     "mixpe-a16": "shift_add_float.ShiftAddFloatElement",
     "mixpe-a16-literal": "exponent_add.ExponentAddElement",
@@ -48,6 +49,10 @@ class ProcessingElement(wiring.Component):
     No flow control. The product is registered, the sum is registered, operands are not: the array has
     registers for them. Latency `spec.latency`, one operand set a cycle. A subclass gives `product`,
     and `accumulate` where the sum is not a plain integer.
+
+    In a cycle without `valid` an operand is forced to zero, and so the product, and the sum goes on
+    with nothing added: fewer gates than a multiplexer for each bit of the sum. Elements whose products
+    have a sign of zero or a NaN hold their sum instead (`HOLDS`).
 
     Parameters
     ----------
@@ -91,8 +96,13 @@ class ProcessingElement(wiring.Component):
             members["control"] = In(unsigned(spec.control_bits))
         super().__init__(members)
 
-    def product(self, m: Module) -> Value:
-        """The product of the operands at the ports, `spec.product_bits` wide; combinational."""
+    #: The sum register has an enable.
+    HOLDS = False
+    #: The operand that is zero without `valid`.
+    GATED = "weight"
+
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        """The product of the operands, `spec.product_bits` wide; combinational."""
         raise NotImplementedError
 
     def accumulate(self, m: Module, product: Value, clear: Value) -> Value:
@@ -111,22 +121,32 @@ class ProcessingElement(wiring.Component):
         m = Module()
 
         # Stage 1: the product. The same cut in all elements, or their areas could not be compared.
-        value = self.product(m)
+        operands = {"weight": self.weight, "activation": self.activation}
+        if not self.HOLDS:
+            operand = operands[self.GATED]
+            operands[self.GATED] = gated = Signal.like(operand, name=f"{self.GATED}_gated")
+            m.d.comb += gated.eq(operand & self.valid.replicate(len(operand)))
+        value = self.product(m, **operands)
         product = Signal(Shape.cast(value.shape()), name="product_1", reset_less=True)
         if len(product) != self.spec.product_bits:
             raise ValueError(
                 f"{self.spec.name}: the product has {len(product)} bits, "
                 f"not {self.spec.product_bits} as its spec says"
             )
-        valid = Signal(name="valid_1")
         clear = Signal(name="clear_1", reset_less=True)
-        m.d.sync += [product.eq(value), valid.eq(self.valid), clear.eq(self.clear)]
+        first = self.clear if self.HOLDS else self.clear & self.valid
+        m.d.sync += [product.eq(value), clear.eq(first)]
 
         # Stage 2: the sum, in the output register.
         total = Signal.like(self.sum, name="sum_2", reset_less=True)
         m.d.comb += self.sum.eq(total)
         upto = self.accumulate(m, product, clear)
-        with m.If(valid):
+        if self.HOLDS:
+            valid = Signal(name="valid_1")
+            m.d.sync += valid.eq(self.valid)
+            with m.If(valid):
+                m.d.sync += total.eq(upto)
+        else:
             m.d.sync += total.eq(upto)
         return m
 

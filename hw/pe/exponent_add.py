@@ -37,9 +37,7 @@ def _add_terms(m: Module, name: str, a: _Term, b: _Term) -> _Term:
     # The lowest bit is free: a sum that carries had room for it.
     up = (exponent + 1 - leading_zeros)[: len(exponent)]
     nonzero = normalised[-1]
-    return _Term(
-        named(m, f"{name}_up", up & nonzero.replicate(len(exponent))), normalised[1:]
-    )
+    return _Term(named(m, f"{name}_up", up & nonzero.replicate(len(exponent))), normalised[1:])
 
 
 class ExponentAddElement(FloatElement):
@@ -79,7 +77,7 @@ class ExponentAddElement(FloatElement):
             is_nan=activation.is_nan | (activation.is_infinite & ~self.weight.any()),
         )
 
-    def product(self, m: Module) -> Value:
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
         # The adders have normalised already; their exponents count from one.
         raw = self.multiply(m)
         return self.packed(raw, raw.magnitude, raw.exponent - 1)

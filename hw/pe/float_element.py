@@ -114,6 +114,7 @@ class FloatElement(ProcessingElement):
     MAGNITUDE_BITS: int
     HAS_INFINITY: bool = True
     HAS_NAN: bool = True
+    HOLDS = True
 
     @property
     def exponent_bits(self) -> int:
@@ -124,7 +125,7 @@ class FloatElement(ProcessingElement):
         """The product of the operands at the ports."""
         raise NotImplementedError
 
-    def product(self, m: Module) -> Value:
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
         raw = self.multiply(m)
         significand, leading_zeros = normalise(m, "product", raw.magnitude)
         exponent = raw.exponent + (self.MAGNITUDE_BITS - 1) - leading_zeros
@@ -161,9 +162,7 @@ class FloatElement(ProcessingElement):
         )
 
 
-def _add(
-    m: Module, a: Value, a_sign: Value, b: Value, b_sign: Value
-) -> tuple[Value, Value]:
+def _add(m: Module, a: Value, a_sign: Value, b: Value, b_sign: Value) -> tuple[Value, Value]:
     """Magnitude and sign of the sum of two finite FP32 numbers without subnormals."""
     swap = named(m, "swap", b > a)
     differ = named(m, "differ", a_sign ^ b_sign)

@@ -19,7 +19,5 @@ class IntegerElement(ProcessingElement):
     The baseline of the family: Yosys turns `*` into an array of partial products.
     """
 
-    def product(self, m: Module) -> Value:
-        return as_integer(self.weight, self.spec.weight) * as_integer(
-            self.activation, self.spec.activation
-        )
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        return as_integer(weight, self.spec.weight) * as_integer(activation, self.spec.activation)

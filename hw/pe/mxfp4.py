@@ -15,7 +15,9 @@ def doubled(m: Module, name: str, code: Value) -> Value:
     normal = exponent.any()
     # Subnormals and the lowest exponent are alike: the fraction below a hidden bit.
     significand = Cat(fraction, normal)
-    magnitude = Mux(exponent == 3, significand << 2, Mux(exponent == 2, significand << 1, significand))
+    magnitude = Mux(
+        exponent == 3, significand << 2, Mux(exponent == 2, significand << 1, significand)
+    )
     return named(m, name, Mux(sign, -magnitude, magnitude)[:5].as_signed())
 
 
@@ -26,10 +28,10 @@ class Mxfp4Element(ProcessingElement):
     neither infinities nor NaNs; 14 bits hold any sum of 32 products.
     """
 
-    def product(self, m: Module) -> Value:
-        weight = doubled(m, "weight_doubled", self.weight)
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        weight = doubled(m, "weight_doubled", weight)
         if self.spec.activation is Operand.INT8:
-            product = weight * self.activation.as_signed()
+            product = weight * activation.as_signed()
         else:
-            product = weight * doubled(m, "activation_doubled", self.activation)
+            product = weight * doubled(m, "activation_doubled", activation)
         return product[: self.spec.product_bits].as_signed()

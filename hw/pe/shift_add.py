@@ -42,11 +42,11 @@ class ShiftAddElement(ProcessingElement):
     arXiv 2411.16158.
     """
 
-    def product(self, m: Module) -> Value:
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
         product = shift_add(
             m,
-            self.activation.as_signed(),
-            self.weight,
+            activation.as_signed(),
+            weight,
             signed=self.spec.weight is not Operand.UINT4,
         )
         return product[: self.spec.product_bits].as_signed()

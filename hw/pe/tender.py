@@ -15,10 +15,10 @@ class TenderElement(ProcessingElement):
     Decomposition and Runtime Requantization", ISCA 2024.
     """
 
-    def product(self, m: Module) -> Value:
-        return self.weight.as_signed() * self.activation.as_signed()
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        return weight.as_signed() * activation.as_signed()
 
     def accumulate(self, m: Module, product: Value, clear: Value) -> Value:
         double = Signal(name="double_1", reset_less=True)
-        m.d.sync += double.eq(self.control)
+        m.d.sync += double.eq(self.control & self.valid)
         return Mux(clear, 0, Mux(double, self.sum << 1, self.sum)) + product

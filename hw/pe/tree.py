@@ -64,5 +64,5 @@ def tree_multiply(m: Module, a: Value, b: Value) -> Value:
 class TreeElement(ProcessingElement):
     """INT8 x INT8 in a Dadda tree; the last two rows go through the tool's adder."""
 
-    def product(self, m: Module) -> Value:
-        return tree_multiply(m, self.weight.as_signed(), self.activation.as_signed())
+    def product(self, m: Module, weight: Value, activation: Value) -> Value:
+        return tree_multiply(m, weight.as_signed(), activation.as_signed())

@@ -230,6 +230,13 @@ _SPECS = (
     *_mixpe_a8("", "group accumulator", _GROUP),
     *_mixpe_a8("-acc32", "32-bit accumulator", 32),
     _element(
+        "mixpe-a8-recoded",
+        "MixPE W4A8, shift-and-add of two signed digits, group accumulator",
+        _INT4_INT8,
+        12,
+        _GROUP,
+    ),
+    _element(
         "dequant-int8",
         "INT4 to INT8 dequantization in the element, INT8 MAC",
         _UINT4_INT8,
@@ -239,9 +246,7 @@ _SPECS = (
         zero_point=ZeroPoint.ELEMENT,
     ),
     _element("mixpe-a16", "MixPE W4A16, exact shift-and-add of mantissas", _INT4_FP16, 23, None),
-    _element(
-        "mixpe-a16-literal", "MixPE W4A16, additions to the exponent", _INT4_FP16, 23, None
-    ),
+    _element("mixpe-a16-literal", "MixPE W4A16, additions to the exponent", _INT4_FP16, 23, None),
     _element(
         "dequant-fp16",
         "INT4 to FP16 dequantization in the element, FP16 MAC",
