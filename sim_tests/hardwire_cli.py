@@ -2,6 +2,8 @@
 
 import click
 
+from sim_tests.hardwire_system_cli import system_commands
+
 
 @click.group("hardwire")
 def hardwire() -> None:
@@ -10,4 +12,6 @@ def hardwire() -> None:
 
 def hardwire_commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
+    for command in system_commands():
+        hardwire.add_command(command)
     return [hardwire]
