@@ -95,19 +95,19 @@ def block_cycles(spec: SystolicSpec, m: int, beats: int, n: int) -> int:
 
 
 def array_cycles(spec: SystolicSpec, gemm: Gemm, tiling: Tiling) -> int:
-    """`run_array(...).cycles` of one product, in closed form.
+    """`run_array(...).cycles` of `gemm.count` products behind each other, in closed form.
 
     Parameters
     ----------
     spec : SystolicSpec
         The array.
     gemm : Gemm
-        One product (`count` is not looked at).
+        The product.
     tiling : Tiling
-        Its blocks.
+        Blocks of each.
     """
     beats = gemm.beats(spec)
-    busy = sum(
+    busy = gemm.count * sum(
         m_count * n_count * block_cycles(spec, m, beats, n)
         for m, m_count in extents(gemm.m, tiling.m)
         for n, n_count in extents(gemm.n, tiling.n)

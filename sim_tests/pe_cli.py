@@ -3,6 +3,7 @@
 import click
 
 from emulator.console import json_option, print_json, print_table
+from sim_tests.systolic_cli import array_command
 
 
 def pe_commands() -> list[click.Command]:
@@ -40,3 +41,6 @@ def list_command(as_json: bool) -> None:
         return
     columns = list(rows[0])
     print_table("Processing elements", columns, [[row[c] for c in columns] for row in rows])
+
+
+pe.add_command(array_command)

@@ -56,8 +56,9 @@ class DrainControl(wiring.Component):
             m.d.comb += self.o.eq(arrived)
             return m
 
-        left = Signal(range(spec.rows))
-        row = Signal(range(spec.rows))
+        # At least one bit: Verilog has no empty vectors.
+        left = Signal(range(max(spec.rows, 2)))
+        row = Signal.like(left)
         held = Signal(layout)
         m.d.comb += [
             row.eq(Mux(arrived.valid, spec.rows - 1, left - 1)),

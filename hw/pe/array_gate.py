@@ -152,7 +152,7 @@ class WeightGate(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows = self.spec.rows
-        row = Signal(range(rows))
+        row = Signal(range(max(rows, 2)))
         wait = Signal(range(max(rows - 1, 2)))
         m.d.comb += [
             self.first.eq(~row.any()),
