@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emulator.systolic_gemm import Gemm, Tiling
+from emulator.systolic_gemm import Gemm, Tiling, blocks
 from emulator.systolic_memory import (
     Storage,
     Traffic,
@@ -26,6 +26,12 @@ from emulator.systolic_timing import array_cycles, block_cycles
 from hw.spec.systolic import SystolicSpec
 
 __all__ = ["GemmCost", "ListCost", "choose_tiling", "gemm_cost", "list_cost"]
+
+
+TOLERANCE = 1.005
+"""Tilings whose cycles differ by less are told apart by their traffic."""
+FOLLOWED = 3
+"""Tilings of the lowest bounds that are followed."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def list_cost(spec: SystolicSpec, gemms: Sequence[Gemm]) -> ListCost:
 
     **For comparisons of processing elements:** build a `SystolicSpec` (or `dataclasses.replace` the fields
     `rows`, `columns`, `element`, `group_size`, `dequantization` of a target and pass it through
-    `hw.spec.systolic.check_systolic`), take the products of a model from `mapping.systolic.model_gemms`,
+    `hw.spec.systolic_target.check_systolic`), take the products of a model from `mapping.systolic.model_gemms`,
     and read `cycles` (dequantization, edge tiles, memory and all), `array_cycles` (memory taken as free)
     and `traffic`. A product costs milliseconds; equal ones are computed once.
 
@@ -144,18 +150,27 @@ def gemm_cost(spec: SystolicSpec, gemm: Gemm) -> GemmCost:
 
 
 def choose_tiling(spec: SystolicSpec, gemm: Gemm) -> Tiling:
-    """The blocks with the least traffic among those within half a percent of the lowest bound on cycles.
+    """The blocks with the least traffic among those within half a percent of the fewest cycles.
 
-    The bound is the longer of array and memory, and what cannot overlap: the first loads and the last store.
+    Cycles are followed for the few tilings with the lowest bounds only.
     """
     bounds = {tiling: _bound(spec, gemm, tiling) for tiling in candidate_tilings(spec, gemm)}
-    limit = min(cycles for cycles, _ in bounds.values()) * 1.005
+    limit = min(cycles for cycles, _ in bounds.values()) * TOLERANCE
     near = [tiling for tiling, (cycles, _) in bounds.items() if cycles <= limit]
-    return min(near, key=lambda tiling: bounds[tiling][::-1])
+    followed = sorted(near, key=lambda tiling: bounds[tiling][1])[:FOLLOWED]
+    followed += sorted(bounds, key=lambda tiling: bounds[tiling])[:FOLLOWED]
+    cycles = {tiling: follow(spec, gemm, tiling) for tiling in followed}
+    limit = min(cycles.values()) * TOLERANCE
+    near = [tiling for tiling in followed if cycles[tiling] <= limit]
+    return min(near, key=lambda tiling: (bounds[tiling][1], cycles[tiling]))
 
 
 def _bound(spec: SystolicSpec, gemm: Gemm, tiling: Tiling) -> tuple[int, int]:
-    """Cycles, and bytes off chip."""
+    """About the cycles, and bytes off chip of one repetition.
+
+    The longest of array, memory and what the two buffers allow, and what cannot overlap: the first loads and
+    the last store.
+    """
     moved = traffic(spec, gemm, tiling)
     total = moved.memory_read + moved.memory_write
     s = storage(spec, gemm)
@@ -163,8 +178,12 @@ def _bound(spec: SystolicSpec, gemm: Gemm, tiling: Tiling) -> tuple[int, int]:
     rows, columns = min(tiling.m, gemm.m), min(tiling.n, gemm.n)
     first = activation_bytes(s, rows, beats) + weight_bytes(spec, s, beats, columns)
     exposed = _transfer(spec, first + result_bytes(s, rows, columns))
-    busy = max(array_cycles(spec, gemm, tiling), _transfer(spec, total * gemm.count))
-    return busy + exposed, total
+    array, memory = array_cycles(spec, gemm, tiling), _transfer(spec, total * gemm.count)
+    # Two steps are under way at a time: the load of one waits for the end of the one before the last.
+    pairs = (gemm.m, tiling.m), (gemm.n, tiling.n), (gemm.beats(spec), tiling.k)
+    steps = gemm.count * math.prod(math.ceil(length / block) for length, block in pairs)
+    turns = (array + memory + steps * spec.memory.latency) // 2
+    return max(array, memory, turns) + exposed, total
 
 
 def _transfer(spec: SystolicSpec, amount: int) -> int:
@@ -175,7 +194,7 @@ def _transfer(spec: SystolicSpec, amount: int) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """One block along one piece of K: bytes to load, cycles in the array, bytes of results, result rows."""
+    """One block along one piece of K: bytes to load, cycles in the array, bytes of results."""
 
     load: int
     busy: int
@@ -226,29 +245,23 @@ def _steps(spec: SystolicSpec, gemm: Gemm, tiling: Tiling) -> list[_Step]:
     """The steps of one repetition, in order."""
     s = storage(spec, gemm)
     beats = gemm.beats(spec)
-    rows, columns = range(0, gemm.m, tiling.m), range(0, gemm.n, tiling.n)
-    outer = [(m, n) for m in rows for n in columns]
-    if not tiling.columns_first:
-        outer = [(m, n) for n in columns for m in rows]
     steps: list[_Step] = []
     whole = tiling.k >= beats
     before: tuple[int, int] | None = None
-    cost = functools.lru_cache(functools.partial(_step, spec, s, beats))
-    for m, n in outer:
+    cost = functools.lru_cache(functools.partial(_step, spec, s))
+    for m, k, n in blocks(gemm, beats, tiling):
         height, width = min(tiling.m, gemm.m - m), min(tiling.n, gemm.n - n)
-        for k in range(0, beats, tiling.k):
-            depth = min(tiling.k, beats - k)
-            keeps_x = whole and before is not None and before[0] == m
-            keeps_w = whole and before is not None and before[1] == n
-            steps.append(cost(height, depth, width, keeps_x, keeps_w, k == 0, k + depth == beats))
-            before = m, n
+        depth = min(tiling.k, beats - k)
+        keeps_x = whole and before is not None and before[0] == m
+        keeps_w = whole and before is not None and before[1] == n
+        steps.append(cost(height, depth, width, keeps_x, keeps_w, k == 0, k + depth == beats))
+        before = m, n
     return steps
 
 
 def _step(
     spec: SystolicSpec,
     s: Storage,
-    beats: int,
     rows: int,
     depth: int,
     columns: int,

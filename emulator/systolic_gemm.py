@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from hw.spec.errors import InputError
 from hw.spec.systolic import RESULT_BITS, SystolicSpec
 
-__all__ = ["Gemm", "Tiling", "Work", "check_tiling", "groups", "parse_gemm", "whole_tiling", "works"]
+__all__ = [
+    "Gemm",
+    "Tiling",
+    "Work",
+    "blocks",
+    "check_tiling",
+    "groups",
+    "parse_gemm",
+    "whole_tiling",
+    "works",
+]
 
 LARGEST_EXTENT = 1 << 24
 

@@ -128,4 +128,3 @@ def extents(length: int, block: int) -> list[tuple[int, int]]:
     """Lengths of the blocks of a range and how many there are of each, in order."""
     whole, rest = divmod(length, block)
     return [(size, count) for size, count in ((block, whole), (rest, 1)) if size and count]
-

@@ -61,10 +61,15 @@ def random_operands(spec: SystolicSpec, gemm: Gemm, rng: np.random.Generator) ->
     w = rng.integers(0, 1 << spec.code_bits, (beats, gemm.n))
     x, w = _finite(element.activation, x), _finite(element.weight, w)
     integer = spec.dequantization is Dequantization.CHANNEL
+    scales = rng.integers(0, 1 << (8 if integer else 16), (count, gemm.n))
+    if not integer:
+        # Most of similar magnitude, so that every group has a say in the sum.
+        similar = scales & 0x87FF | 0x3800
+        scales = np.where(rng.random(scales.shape) < 0.8, similar, scales)
     return Operands(
         activations=x,
         weights=w,
-        scales=rng.integers(0, 1 << (8 if integer else 16), (count, gemm.n)),
+        scales=scales,
         zeros=rng.integers(0, 1 << spec.zero_bits, (count, gemm.n)),
         channel_scales=rng.integers(0, 1 << 16, gemm.n),
         token_scales=rng.normal(size=gemm.m).astype(np.float32).view(np.uint32),

@@ -128,9 +128,7 @@ def _lower_pass(spec: SystolicSpec, work: Work, operands: Operands, streams: Str
         activations = _padded(operands.activations[row, work.k0 : work.k1], spec.rows)
         first, last = row == work.m0, row == work.m1 - 1
         address = work.address + row - work.m0
-        streams.beats.append(
-            Beat(activations, None, first, last, work.opens, work.closes, address)
-        )
+        streams.beats.append(Beat(activations, None, first, last, work.opens, work.closes, address))
         if work.closes:
             streams.results.append((row, work.n0, work.n1))
             streams.token_scales.append(int(operands.token_scales[row]))

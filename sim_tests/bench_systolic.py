@@ -12,7 +12,8 @@ from emulator.systolic_gemm import Gemm, Tiling, whole_tiling, works
 from emulator.systolic_timing import ArrayRun, array_cycles, run_array
 from emulator.systolic_values import Operands, golden_outputs, random_operands
 from hw.pe.array_layout import beat_layout, scale_layout
-from hw.spec.systolic import RESULT_BITS, SystolicSpec, systolic_from_dict
+from hw.spec.systolic import RESULT_BITS, SystolicSpec
+from hw.spec.systolic_target import systolic_from_dict
 from mapping.systolic_stream import Beat, Streams, collect, lower_gemm
 from sim_tests.bench import layout_fields
 from sim_tests.packing import pack, pack_lanes, unpack_lanes
@@ -141,7 +142,9 @@ def scales_word(spec: SystolicSpec, scale: Any, zero: Any, channel: Any) -> int:
     fields = layout_fields(layout)
     word = 0
     for column, values in enumerate(zip(scale, zero, channel, strict=True)):
-        named = dict(zip(("scale", "zero", "channel"), map(int, values), strict=True))
+        named: dict[str, int] = dict(
+            zip(("scale", "zero", "channel"), map(int, values), strict=True)
+        )
         entry = pack(fields, {name: named[name] for name, *_ in fields})
         word |= entry << column * layout.size
     return word

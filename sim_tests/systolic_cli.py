@@ -21,14 +21,18 @@ SMALL_CYCLES = 20_000
 
 
 @click.command("array")
-@click.option("--target", help="Bundled target of the family, or its YAML file. [default: mixpe-w4a8]")
+@click.option(
+    "--target", help="Bundled target of the family, or its YAML file. [default: mixpe-w4a8]"
+)
 @click.option("--rows", type=int, help="Elements from top to bottom.")
 @click.option("--columns", type=int, help="Elements from left to right.")
 @click.option("--dataflow", type=click.Choice(["os", "ws"]), help="What stays: outputs or weights.")
 @click.option("--element", help="Processing element; `lpu pe list` has the names.")
 @click.option("--group-size", type=int, help="Longest run along K with one scale.")
 @click.option(
-    "--dequantization", type=click.Choice(["none", "float32", "integer", "channel"]), help="Per group."
+    "--dequantization",
+    type=click.Choice(["none", "float32", "integer", "channel"]),
+    help="Per group.",
 )
 @click.option("--gemm", "shape", required=True, help="MxKxN: [M, K] activations, [K, N] weights.")
 @click.option(
@@ -64,7 +68,9 @@ def array_command(
     if as_json:
         print_json(facts)
         return
-    print_facts({f"{name} ({fact['label']})": fact["value"] for name, fact in facts["figures"].items()})
+    print_facts({
+        f"{name} ({fact['label']})": fact["value"] for name, fact in facts["figures"].items()
+    })
     if reason:
         note(f"RTL: {reason}")
 
@@ -72,13 +78,8 @@ def array_command(
 def build_array(target: str | None, given: dict[str, Any]) -> "SystolicSpec":
     """The array of a target with some fields replaced; others follow where they must."""
     from hw.spec.processing_element import element_spec
-    from hw.spec.systolic import (
-        Dataflow,
-        Dequantization,
-        check_systolic,
-        load_systolic,
-        systolic_from_dict,
-    )
+    from hw.spec.systolic import Dataflow, Dequantization
+    from hw.spec.systolic_target import check_systolic, load_systolic, systolic_from_dict
 
     spec = load_systolic(target or "mixpe-w4a8")
     if not given:

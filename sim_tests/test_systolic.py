@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from hw.pe.array import SystolicArray
-from hw.spec.systolic import SystolicSpec, systolic_from_dict
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_target import systolic_from_dict
 from sim_tests.bench import run_bench
 
 # Shapes M, K, N: smaller than a tile, exactly one, and ragged at every edge; one group, several, a short one.
@@ -58,12 +59,14 @@ def gemms(spec: SystolicSpec) -> list[dict[str, Any]]:
     """The shapes as they are, and one in blocks that cut K and use all slots."""
     limit = spec.group_size if not spec.dequantizes else 1 << 20
     chosen: list[dict[str, Any]] = [{"shape": s} for s in SHAPES if s[1] <= limit]
-    if spec.dequantizes:
-        rows = spec.rows if spec.output_stationary else 5
-        columns = spec.columns * (2 if spec.accumulator_rows >= 2 * rows else 1)
-        shape = (2 * rows + 1, 2 * spec.group_size + 3, 2 * columns + 1)
-        for order in (True, False):
-            chosen.append({"shape": shape, "blocks": (rows, spec.group_size, columns, order)})
+    if not spec.dequantizes:
+        # Pieces of K that are no groups: sums stay where they are between them.
+        return [*chosen, {"shape": (5, 30, 7), "blocks": (spec.rows, 7, spec.columns, True)}]
+    rows = spec.rows if spec.output_stationary else 5
+    columns = spec.columns * (2 if spec.accumulator_rows >= 2 * rows else 1)
+    shape = (2 * rows + 1, 2 * spec.group_size + 3, 2 * columns + 1)
+    for order in (True, False):
+        chosen.append({"shape": shape, "blocks": (rows, spec.group_size, columns, order)})
     return chosen
 
 

@@ -1,7 +1,7 @@
 """A systolic array of processing elements, with a dequantization unit below each column."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
@@ -262,9 +262,7 @@ class SystolicArray(wiring.Component):
     ) -> None:
         """Scales of rows: kept until their row reaches the last multiplier, then from unit to unit."""
         spec = self.spec
-        m.submodules.token_buffer = buffer = SyncFIFOBuffered(
-            width=32, depth=spec.token_scale_rows
-        )
+        m.submodules.token_buffer = buffer = SyncFIFOBuffered(width=32, depth=spec.token_scale_rows)
         closes = drain.o.valid & drain.o.close
         m.d.comb += [
             buffer.w_data.eq(self.token_scales.payload),

@@ -1,5 +1,7 @@
 """Payloads of the streams of a systolic array."""
 
+from typing import Any
+
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
@@ -35,7 +37,7 @@ def beat_layout(spec: SystolicSpec) -> data.StructLayout:
     group (os) or a pass (ws). With dequantization, sums over groups begin where `open` is set and leave as
     results where `close` is set; `address` is the entry of a tile's first row (os) or of this row (ws).
     """
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "activations": data.ArrayLayout(
             unsigned(spec.processing_element.activation_bits), spec.rows
         )
@@ -51,7 +53,7 @@ def beat_layout(spec: SystolicSpec) -> data.StructLayout:
 
 def scale_layout(spec: SystolicSpec) -> data.StructLayout:
     """Scales and zero point of one column for a group; `channel` is used with the group that closes."""
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     if spec.dequantization is Dequantization.CHANNEL:
         fields |= {"scale": unsigned(INTEGER_SCALE_BITS), "channel": unsigned(SCALE_BITS)}
     else:
@@ -68,7 +70,7 @@ def scales_layout(spec: SystolicSpec) -> data.ArrayLayout:
 
 def control_layout(spec: SystolicSpec) -> data.StructLayout:
     """What a group's sum needs to know below its column; `end` marks the last row of a group or pass."""
-    fields: dict[str, object] = {"valid": unsigned(1), "end": unsigned(1)}
+    fields: dict[str, Any] = {"valid": unsigned(1), "end": unsigned(1)}
     if spec.dequantizes:
         fields |= {"open": unsigned(1), "close": unsigned(1)}
         fields["address"] = unsigned(spec.address_bits)
