@@ -15,7 +15,6 @@ FAMILY = "mixpe"
 LARGEST_SIDE = 1024
 
 _INTEGER_RANGE = {
-    Operand.INT2: (-2, 1),
     Operand.INT4: (-8, 7),
     Operand.UINT4: (0, 15),
     Operand.INT5: (-16, 15),
