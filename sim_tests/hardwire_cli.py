@@ -2,6 +2,7 @@
 
 import click
 
+from sim_tests.hardwire_compare_cli import compare_commands
 from sim_tests.hardwire_system_cli import system_commands
 
 
@@ -12,6 +13,6 @@ def hardwire() -> None:
 
 def hardwire_commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    for command in system_commands():
+    for command in (*compare_commands(), *system_commands()):
         hardwire.add_command(command)
     return [hardwire]

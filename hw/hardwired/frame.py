@@ -17,11 +17,12 @@ from amaranth.hdl import (
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.hardwired.counts import CellCounts
 from hw.hardwired.operator import ACTIVATION_BITS, Feed, Operator, Schedule
 from hw.hardwired.verilog import Adders, netlist_verilog
 from hw.verilog import convert
 
-__all__ = ["FrameSpec", "HardwiredFrame", "operator_verilog"]
+__all__ = ["FrameSpec", "HardwiredFrame", "feed_counts", "operator_verilog"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +204,19 @@ class HardwiredFrame(wiring.Component):
             write.data.eq(self.load.payload.word),
         ]
         return read.data
+
+
+def feed_counts(inputs: int, schedule: Schedule) -> CellCounts:
+    """Cells of the registers in which a frame holds a vector; counters and handshake are left out."""
+    match schedule.feed:
+        case Feed.WHOLE:
+            return CellCounts()
+        case Feed.DIGITS:
+            bits = inputs * (ACTIVATION_BITS + schedule.taps - 1)
+            return CellCounts(registers=bits, multiplexers=bits, xors=inputs * schedule.taps)
+        case _:
+            bits = inputs * ACTIVATION_BITS
+            return CellCounts(registers=bits, multiplexers=bits)
 
 
 def operator_verilog(operator: Operator, name: str, adders: Adders = Adders.EQUATIONS) -> str:
