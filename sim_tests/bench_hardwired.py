@@ -70,18 +70,18 @@ async def run(dut: Any, count: int, gaps: Pace, stalls: Pace) -> dict[str, Any]:
 @cocotb.test()
 @cocotb.parametrize(gaps=list(PACES), stalls=list(PACES))
 async def results_are_exact(dut: Any, gaps: str, stalls: str) -> None:
-    await run(dut, 40, PACES[gaps], PACES[stalls])
+    await run(dut, 20, PACES[gaps], PACES[stalls])
 
 
 @cocotb.test()
 async def takes_the_cycles_of_its_schedule(dut: Any) -> None:
-    sinks = await run(dut, 20, FLOWING, FLOWING)
+    sinks = await run(dut, 12, FLOWING, FLOWING)
     for name, sink in sinks.items():
         cycles = Case(name).cycles
         steps = [
             later - earlier for earlier, later in zip(sink.cycles, sink.cycles[1:], strict=False)
         ]
-        assert steps == [cycles] * 19, f"{name}: {steps}"
+        assert steps == [cycles] * 11, f"{name}: {steps}"
 
 
 @cocotb.test()

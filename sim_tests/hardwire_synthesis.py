@@ -132,7 +132,9 @@ def prove(operator: Operator) -> None:
     )
     text = run_yosys(script, files, ["proof.txt"])["proof.txt"]
     if "SAT proof finished - no model found: SUCCESS!" not in text:
-        raise CheckFailed(f"{operator.name}: Yosys finds inputs for which the network is not the product")
+        raise CheckFailed(
+            f"{operator.name}: Yosys finds inputs for which the network is not the product"
+        )
 
 
 def miter_verilog(operator: Operator) -> str:

@@ -185,7 +185,8 @@ def plan_base(
     """A base with the slack that rows of random weights need.
 
     The weights of a row are taken as independent: counts of a magnitude scatter by their binomial standard
-    deviation, and each region of a row leaves half a slice empty on average.
+    deviation, and each region of a row leaves half a slice empty on average. Slots have one more to spare,
+    because weights of a block share a scale, and the rare magnitudes of a row scatter together.
 
     Parameters
     ----------
@@ -208,7 +209,7 @@ def plan_base(
         )
     sigmas = math.sqrt(2 * math.log(max(outputs, 2))) + 1 if margin is None else margin
     slots = tuple(
-        min(-(-inputs // SLICE_PORTS), _slices(inputs, shares[value], sigmas, 1))
+        min(-(-inputs // SLICE_PORTS), _slices(inputs, shares[value], sigmas, 2))
         for value in values
     )
     empty = (len(values) - 1) / 2 + sigmas * math.sqrt(len(values) / 12)

@@ -1,7 +1,7 @@
 """What every design of a hardwired matrix-vector product has in common: its spec, its network, its schedule."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hw.hardwired.compressor import sum_bits
@@ -147,7 +147,7 @@ class Operator:
         How it is fed.
     memory : tuple of int
         Words of the weight memory of a design that has one, for Feed.ELEMENTS.
-    facts : dict
+    facts : mapping
         Figures of this design alone.
     """
 
@@ -156,7 +156,7 @@ class Operator:
     netlist: Netlist
     schedule: Schedule
     memory: tuple[int, ...] = ()
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 Builder = Callable[[OperatorSpec, bool], Operator]

@@ -62,8 +62,10 @@ def accumulate(
         Value, or nets of its bits, of the accumulator at the start.
     """
     width, bits = columns.width, schedule.bits
-    known = isinstance(initial, int)
-    start = [initial >> k & 1 for k in range(width)] if known else list(initial)
+    if isinstance(initial, int):
+        start = [initial >> k & 1 for k in range(width)]
+    else:
+        start = list(initial)
     if schedule.cycles == 1:
         columns.add_number(start)
         return [netlist.registered(net) for net in columns.reduce()]

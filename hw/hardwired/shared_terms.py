@@ -157,10 +157,9 @@ class _Search:
         _, second, distance, _ = pattern
         shift = key[1]
         count = self._count
+        kept = row[key]
         for old in (key, (second, shift + distance)):
             sign = row.pop(old)
-            if old == key:
-                kept = sign
             for other, other_sign in row.items():
                 lost = _pattern(old, sign, other, other_sign)
                 count[lost] -= 1
