@@ -117,7 +117,8 @@ def test_a_changed_cell_is_found() -> None:
             for _ in range(2)
         )
 
-    for name in ("cell", "merged", "neuron", "adder_graph", "memory_mac", "multiply_select"):
+    # Not multiply_select: what its ROM does not select may be anything.
+    for name in ("cell", "merged", "neuron", "adder_graph", "memory_mac"):
         operator = DESIGNS[name].build(spec, True)
         cells = operator.netlist.cells
         found = tried = 0
