@@ -1,8 +1,11 @@
 """From a model's configuration to what the 16-chip machine has to know of it."""
 
+import math
+
 from emulator.hardwired_system.model import SystemModel
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.gpt_oss import require_gpt_oss
+from mapping.frontend.weights import EMBEDDING, tensor_shapes
 
 
 def system_model(config: ModelConfig) -> SystemModel:
@@ -29,3 +32,16 @@ def system_model(config: ModelConfig) -> SystemModel:
         window=config.window,
         maximum_positions=config.maximum_positions,
     )
+
+
+def hardwired_weights(config: ModelConfig) -> int:
+    """Weights that become wires: all matrices that multiply; an embedding that is only read does not."""
+    shapes = dict(tensor_shapes(config))
+    if not config.tie_word_embeddings:
+        del shapes[EMBEDDING]
+    matrices = {
+        name: shape
+        for name, shape in shapes.items()
+        if len(shape) > 1 and not name.endswith("bias")
+    }
+    return sum(math.prod(shape) for shape in matrices.values())

@@ -18,7 +18,7 @@ from hw.spec.errors import InputError
 
 def system_commands() -> list[click.Command]:
     """Commands of the group `lpu hardwire`."""
-    return [system_command]
+    return [system_command, report_command]
 
 
 @click.command("system")
@@ -167,3 +167,72 @@ def _print_report(facts: dict[str, Any]) -> None:
                 for v in facts["variants"]
             ],
         )
+
+
+@click.command("report")
+@click.argument("model")
+@click.option("--systems", type=int, default=1, show_default=True, help="Systems that are built.")
+@json_option
+def report_command(model: str, systems: int, as_json: bool) -> None:
+    """Chips, area, wires and cost of MODEL with its weights as wires (modelled).
+
+    Costs are ranges, low and high, because the paper gives the cost of a mask set as one.
+    """
+    from emulator.hardwired_cost import (
+        CostInputs,
+        check_tables,
+        contradictions,
+        costs,
+        list_inputs,
+        place,
+        weight_um2,
+        zero_share,
+    )
+    from emulator.hardwired_system.published import published
+    from mapping.frontend.model import load_model
+    from mapping.hardwired import hardwired_weights
+
+    inputs = CostInputs()
+    config = load_model(model).config
+    reference = hardwired_weights(load_model(published()["model"]).config)
+    weights = hardwired_weights(config)
+    chips = place(weights, weight_um2(inputs, reference), inputs)
+    ends = [costs(chips, inputs, end, systems) for end in (0, 1)]
+    zeros = zero_share()
+    facts: dict[str, Any] = {
+        "model": config.name,
+        "kind": "modelled",
+        "systems": systems,
+        "hardwired_weights": weights,
+        "chips": chips.count,
+        "array_mm2_per_chip": chips.array_mm2,
+        "chip_mm2": chips.chip_mm2,
+        "total_mm2": chips.total_mm2,
+        "wires": round(weights * (1 - zeros)),
+        "wires_per_chip": round(weights * (1 - zeros) / chips.count),
+        "zero_weight_share": zeros,
+        **{name: {"low": ends[0][name], "high": ends[1][name]} for name in ends[0]},
+        "inputs": list_inputs(inputs),
+    }
+    if config.name == published()["model"]:
+        facts["published_tables"] = check_tables(chips, inputs)
+        facts["contradictions"] = contradictions(chips, inputs)
+    if as_json:
+        print_json(facts)
+        return
+    _print_costs(facts)
+
+
+def _print_costs(facts: dict[str, Any]) -> None:
+    plain = {k.replace("_", " "): v for k, v in facts.items() if not isinstance(v, (dict, list))}
+    print_facts(plain)
+    ranges = {k: v for k, v in facts.items() if isinstance(v, dict)}
+    rows = [[name.replace("_", " "), v["low"], v["high"]] for name, v in ranges.items()]
+    print_table("Cost and carbon, modelled", ["what", "low", "high"], rows)
+    rows = [[i["name"], i["low"], i["high"], f"{i['source']}: {i['why']}"] for i in facts["inputs"]]
+    print_table("Inputs", ["name", "low", "high", "source"], rows)
+    for table in facts.get("published_tables", [])[:1]:
+        rows = [list(row.values()) for row in facts["published_tables"]]
+        print_table("Against the published tables", list(table), rows)
+    for line in facts.get("contradictions", []):
+        click.echo(f"In the paper: {line}")

@@ -57,3 +57,36 @@ def test_bad_input_is_one_line(
     assert error.startswith("lpu: ")
     assert complaint in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "model, chips", [("gpt-oss-120b", 16), ("llama-2-7b", 1), ("llama-3-8b", 2)]
+)
+def test_report(model: str, chips: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lpu.main(["hardwire", "report", model, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["chips"] == chips
+    assert facts["respin_dollars"]["low"] < facts["respin_dollars"]["high"]
+    assert 0 < facts["wires"] < facts["hardwired_weights"]
+    assert ("published_tables" in facts) == (model == "gpt-oss-120b")
+
+
+def test_report_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lpu.main(["hardwire", "report", "gpt-oss-120b"]) == 0
+    out = capsys.readouterr().out
+    assert "hardwired weights" in out
+    assert "In the paper:" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["gpt-oss-7b"], "expected a folder or one of"),
+        (["gpt-oss-20b", "--systems", "0"], "systems: expected 1 or more"),
+    ],
+)
+def test_report_of_nothing(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lpu.main(["hardwire", "report", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
