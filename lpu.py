@@ -14,7 +14,7 @@ from hw.spec.errors import CheckFailed, InputError
 __version__ = "0.1.0"
 
 # Each has `commands() -> list[click.Command]`, and imports what is slow inside the commands' bodies.
-HOMES = ("sim_tests.cli", "mapping.cli", "emulator.cli")
+HOMES = ("hw.cli", "sim_tests.cli", "mapping.cli", "emulator.cli")
 
 # Packages that only an extra installs.
 EXTRAS = {

@@ -216,8 +216,9 @@ def graph_command(model: str, output: Path | None) -> None:
 )
 @json_option
 def list_command(what: str | None, template: bool, as_json: bool) -> None:
-    """List bundled targets, models and recipes."""
+    """List bundled targets (processors and systolic arrays), models and recipes."""
     from hw.spec.machine import TARGETS, list_targets, load_machine
+    from hw.spec.systolic_target import FAMILY, load_systolic
     from mapping.frontend.model import list_models
     from mapping.recipe import list_recipes
 
@@ -227,14 +228,19 @@ def list_command(what: str | None, template: bool, as_json: bool) -> None:
         click.echo((TARGETS / "small.yaml").read_text(), nl=False)
         return
     targets = [load_machine(name) for name in list_targets()]
+    arrays = [load_systolic(name) for name in list_targets(FAMILY)]
     content = {
         "targets": [{"name": t.name, "channels": t.channels, "word_bytes": t.word_bytes,
                      "multipliers": t.multipliers, "clock_hz": t.clock_hz} for t in targets],
+        "arrays": [{"name": a.name, "rows": a.rows, "columns": a.columns, "dataflow": a.dataflow.value,
+                    "element": a.element, "dequantization": a.dequantization.value,
+                    "group_size": a.group_size, "clock_hz": a.clock_hz} for a in arrays],
         "models": [{"name": m.name, "parameters": m.parameters, "description": m.description}
                    for m in list_models()],
         "recipes": [{"name": name} for name in list_recipes()],
     }  # fmt: skip
-    chosen = {what: content[what]} if what else content
+    kinds = ["targets", "arrays"] if what == "targets" else [what] if what else list(content)
+    chosen = {kind: content[kind] for kind in kinds}
     if as_json:
         print_json(chosen)
         return

@@ -8,7 +8,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
-from mapping.frontend.config import ModelConfig
+from mapping.frontend.config import ModelConfig, require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.weights import tensor_shapes
 from mapping.lowering.load import lower_load
@@ -39,6 +39,7 @@ def plan_model(
     InputError
         If it does not fit, saying what and by how much; or if a recipe's override names no matrix.
     """
+    require_flight(config, "the flight processor")
     names = [n for n in tensor_shapes(config) if n.endswith("_proj")] + ["lm_head"]
     recipe.check_names(names, f"recipe {recipe.name}")
     if context is None:

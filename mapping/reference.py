@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.spec.errors import InputError
+from mapping.frontend.config import require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.weights import EMBEDDING, HEAD
 from mapping.rope import rope_tables, rotate
@@ -110,6 +111,7 @@ class FloatReference:
         activation_hook: ActivationHook | None = None,
         keep_weights: bool | None = None,
     ) -> None:
+        require_flight(model.config, "the reference of Llama models")
         self.model = model
         self.config = model.config
         if precision not in (np.float32, np.float64):

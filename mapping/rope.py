@@ -29,8 +29,12 @@ def inverse_frequencies(config: ModelConfig) -> npt.NDArray[np.float32]:
         frequencies = frequencies / scaling["factor"]
     elif scaling is not None and scaling["kind"] == "llama3":
         frequencies = _llama3_frequencies(frequencies, dict(scaling))
+    elif scaling is not None and scaling["kind"] == "yarn":
+        frequencies = _yarn_frequencies(frequencies, config, dict(scaling))
     elif scaling is not None:
-        raise ValueError(f"rope_scaling must be 'linear' or 'llama3', not {scaling['kind']!r}")
+        raise ValueError(
+            f"rope_scaling must be 'linear', 'llama3' or 'yarn', not {scaling['kind']!r}"
+        )
     return frequencies.astype(np.float32)
 
 
@@ -46,8 +50,28 @@ def _llama3_frequencies(frequencies: Angles, scaling: dict[str, Any]) -> Angles:
     return frequencies * (kept + (1.0 - kept) / scaling["factor"])
 
 
+def _yarn_frequencies(frequencies: Angles, config: ModelConfig, scaling: dict[str, Any]) -> Angles:
+    """Divide the frequencies of slow pairs by `factor`, keep those of fast ones, and blend in a line between.
+
+    The line runs over the index of the pair: from the one that turns `beta_fast` times within the original
+    context to the one that turns `beta_slow` times (YaRN, arXiv 2309.00071).
+    """
+
+    def pair_that_turns(turns: float) -> float:
+        length = scaling["original_max_position_embeddings"]
+        dimension = config.head_dim * math.log(length / (turns * 2 * math.pi))
+        return dimension / (2 * math.log(config.rope_theta))
+
+    low, high = pair_that_turns(scaling["beta_fast"]), pair_that_turns(scaling["beta_slow"])
+    if scaling["truncate"]:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.head_dim - 1)
+    slow = np.clip((np.arange(len(frequencies)) - low) / ((high - low) or 0.001), 0.0, 1.0)
+    return frequencies * (1.0 - slow + slow / scaling["factor"])
+
+
 def rope_tables(config: ModelConfig, positions: npt.NDArray[np.int64]) -> tuple[Angles, Angles]:
-    """Return cosines and sines for the given positions.
+    """Return cosines and sines for the given positions; YaRN multiplies both by its attention factor.
 
     The product of position and frequency is rounded to float32, as the reference implementation does;
     without that, the two would drift apart at positions in the thousands.
@@ -57,7 +81,9 @@ def rope_tables(config: ModelConfig, positions: npt.NDArray[np.int64]) -> tuple[
     Two float64 arrays of shape [len(positions), head_dim // 2]
     """
     angles = positions.astype(np.float32)[:, None] * inverse_frequencies(config)
-    return np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))
+    factor = (config.rope_scaling or {}).get("attention_factor", 1.0)
+    wide = angles.astype(np.float64)
+    return np.cos(wide) * factor, np.sin(wide) * factor
 
 
 def rotate(x: Floats, cosine: Floats, sine: Floats) -> Floats:

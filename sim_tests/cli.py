@@ -9,6 +9,8 @@ from emulator.console import json_option, note, print_facts, print_json
 from hw.spec.errors import CheckFailed, InputError
 from sim_tests.compare_cli import compare_commands
 from sim_tests.demo_cli import demo_commands
+from sim_tests.hardwire_cli import hardwire_commands
+from sim_tests.pe_cli import pe_commands
 from sim_tests.verilog_cli import verilog_commands
 
 if TYPE_CHECKING:
@@ -21,7 +23,14 @@ ENGINES = ("cocotb", "native")
 
 def commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    return [sim_command, *compare_commands(), *demo_commands(), *verilog_commands()]
+    return [
+        sim_command,
+        *compare_commands(),
+        *demo_commands(),
+        *pe_commands(),
+        *hardwire_commands(),
+        *verilog_commands(),
+    ]
 
 
 @click.command("sim")

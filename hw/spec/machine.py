@@ -11,16 +11,22 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NoReturn
-
-import yaml
 
 from hw.spec.errors import InputError
 from hw.spec.instructions import ENCODING_VERSION
+from hw.spec.targets import TARGETS, list_targets, read_target, require_family, shown
 from hw.spec.weight_format import StepFormat, WeightFormat, step_formats
 
-TARGETS = Path(__file__).resolve().parent.parent / "targets"
+__all__ = [
+    "TARGETS",
+    "MachineSpec",
+    "MemorySpec",
+    "check_machine",
+    "list_targets",
+    "load_machine",
+    "machine_from_dict",
+]
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -281,7 +287,7 @@ def check_machine(spec: MachineSpec, where: str) -> MachineSpec:
     """Return `spec` if it can be built; otherwise raise `InputError` naming `where` and the field."""
 
     def fail(field: str, expected: str, found: object) -> NoReturn:
-        raise InputError(f"{where}: {field}: expected {expected}, found {_shown(found)}")
+        raise InputError(f"{where}: {field}: expected {expected}, found {shown(found)}")
 
     if not _NAME.fullmatch(spec.name):
         fail("name", "up to 64 letters, digits, '_', '.' and '-'", spec.name)
@@ -361,23 +367,23 @@ def machine_from_dict(content: object, where: str) -> MachineSpec:
 
 def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise InputError(f"{where}: expected a mapping of fields, found {_shown(content)}")
+        raise InputError(f"{where}: expected a mapping of fields, found {shown(content)}")
     known = {f.name: f for f in fields(kind)}
+    if kind is MachineSpec:
+        content = require_family(content, "flight", where)
     values: dict[str, Any] = {}
     for name, value in content.items():
         if name in ("family", "description") and kind is MachineSpec:
-            if name == "family" and value != "flight":
-                raise InputError(f"{where}: family: expected 'flight', found {_shown(value)}")
             continue
         if name not in known:
-            raise InputError(f"{where}: {_shown(name)}: unknown field (known: {', '.join(known)})")
+            raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")
         if isinstance(value, dict) and name != "memory":
             if set(value) != {"value", "source"}:
                 raise InputError(f"{where}: {name}: expected value and source, found other fields")
             value = value["value"]
         wanted, expected = _KINDS.get(name, (int, "a whole number"))
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise InputError(f"{where}: {name}: expected {expected}, found {_shown(value)}")
+            raise InputError(f"{where}: {name}: expected {expected}, found {shown(value)}")
         if isinstance(value, list) and not all(isinstance(item, str) for item in value):
             raise InputError(f"{where}: {name}: expected {expected}, found other items")
         values[name] = tuple(value) if isinstance(value, list) else value
@@ -396,30 +402,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def _shown(value: object) -> str:
-    """A value as it may stand in a message: one line, never a long one."""
-    if isinstance(value, (dict, list)):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    text = value if isinstance(value, str) and value.isidentifier() else ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def list_targets() -> list[str]:
-    """Names of the bundled targets."""
-    return sorted(path.stem for path in TARGETS.glob("*.yaml"))
-
-
 def load_machine(name_or_path: str) -> MachineSpec:
     """Read a bundled target by name, or a target file by path."""
-    path = TARGETS / f"{name_or_path}.yaml"
-    if not path.is_file():
-        path = Path(name_or_path)
-        if not path.is_file():
-            names = ", ".join(list_targets())
-            raise InputError(f"{name_or_path}: no such target or target file (bundled: {names})")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: no UTF-8, or a date that no calendar has.
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content, path = read_target(name_or_path)
     return machine_from_dict(content, str(path))

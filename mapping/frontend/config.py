@@ -9,7 +9,9 @@ from mapping.frontend.files import shown
 
 LLAMA = "LlamaForCausalLM"
 MISTRAL = "MistralForCausalLM"
-SUPPORTED_ARCHITECTURES = (LLAMA, MISTRAL)
+SUPPORTED_ARCHITECTURES = (LLAMA, MISTRAL, "GptOssForCausalLM")
+FLIGHT_ARCHITECTURES = (LLAMA, MISTRAL)
+"""Those that the flight processor runs."""
 
 _LARGEST_WIDTH = 1 << 24
 _LARGEST_NUMBER = 1e30
@@ -83,7 +85,7 @@ class ModelConfig:
         return self.heads // self.kv_heads
 
 
-class _Fields:
+class Fields:
     """Typed access to a parsed JSON object; a wrong value becomes an `InputError` naming its field."""
 
     def __init__(self, raw: Mapping[str, Any], label: str) -> None:
@@ -152,8 +154,13 @@ def parse_config(raw: Mapping[str, Any], name: str, label: str) -> ModelConfig:
         If the architecture is unknown, a field is missing or of the wrong kind, or the fields
         contradict each other.
     """
-    fields = _Fields(raw, label)
+    fields = Fields(raw, label)
     architecture = _parse_architecture(fields)
+    if architecture not in FLIGHT_ARCHITECTURES:
+        # Here, because a gpt-oss configuration is a `ModelConfig` too.
+        from mapping.frontend.gpt_oss import parse_gpt_oss
+
+        return parse_gpt_oss(fields, name)
     mistral = architecture == MISTRAL
     _refuse_unsupported(fields, mistral)
     hidden_size = fields.whole("hidden_size")
@@ -197,14 +204,29 @@ def parse_config(raw: Mapping[str, Any], name: str, label: str) -> ModelConfig:
     )
 
 
-def _parse_architecture(fields: _Fields) -> str:
+def require_flight(config: ModelConfig, what: str) -> None:
+    """Refuse a model of a family that only the hardwired system knows; ``what`` was asked for.
+
+    Raises
+    ------
+    InputError
+        If the flight processor cannot run the family.
+    """
+    if config.architecture not in FLIGHT_ARCHITECTURES:
+        raise InputError(
+            f"{config.name}: architecture: expected {' or '.join(FLIGHT_ARCHITECTURES)} for {what}, "
+            f"found {config.architecture}: see lpu hardwire system"
+        )
+
+
+def _parse_architecture(fields: Fields) -> str:
     value = fields.raw.get("architectures")
     if not isinstance(value, list) or len(value) != 1 or value[0] not in SUPPORTED_ARCHITECTURES:
         raise fields.refuse("architectures", f"one of {', '.join(SUPPORTED_ARCHITECTURES)}")
     return value[0]
 
 
-def _refuse_unsupported(fields: _Fields, mistral: bool) -> None:
+def _refuse_unsupported(fields: Fields, mistral: bool) -> None:
     """Refuse what would change the arithmetic if it were ignored."""
     for key in ("attention_bias", "mlp_bias"):
         if fields.flag(key):
@@ -224,7 +246,7 @@ def _refuse_unsupported(fields: _Fields, mistral: bool) -> None:
         raise fields.refuse("sliding_window", "null: attention with a window is not supported")
 
 
-def _parse_rope(fields: _Fields) -> tuple[float, dict[str, Any] | None]:
+def _parse_rope(fields: Fields) -> tuple[float, dict[str, Any] | None]:
     """Return theta and the scaling, from the older fields or the newer ``rope_parameters``."""
     key = "rope_parameters" if fields.raw.get("rope_parameters") is not None else "rope_scaling"
     raw = fields.raw.get(key)
@@ -232,7 +254,7 @@ def _parse_rope(fields: _Fields) -> tuple[float, dict[str, Any] | None]:
         raw = {}
     if not isinstance(raw, dict):
         raise fields.refuse(key, "an object or null")
-    inner = _Fields(raw, f"{fields.label}: {key}")
+    inner = Fields(raw, f"{fields.label}: {key}")
     theta = (inner if "rope_theta" in raw else fields).positive("rope_theta", default=10000.0)
     for place in (fields, inner):
         if place.positive("partial_rotary_factor", default=1.0) != 1.0:

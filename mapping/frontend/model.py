@@ -11,6 +11,8 @@ import yaml
 from hw.spec.errors import InputError
 from mapping.frontend.config import ModelConfig, parse_config
 from mapping.frontend.files import read_json_object, resolve_inside, shown
+from mapping.frontend.gpt_oss import GptOssConfig
+from mapping.frontend.gpt_oss_weights import GptOssFolderWeights, Mxfp4
 from mapping.frontend.safetensors_file import INDEX_FILE, SINGLE_FILE, Shape
 from mapping.frontend.tokenizer import Tokenizer
 from mapping.frontend.weights import (
@@ -91,6 +93,20 @@ class Model:
             name = EMBEDDING
         check_name(name, self.tensor_shapes)
         return self._weights.load(name)
+
+    def mxfp4(self, name: str) -> Mxfp4 | None:
+        """Return a weight in the MXFP4 codes that its folder holds, or None if it holds numbers.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or a scale is NaN.
+        """
+        check_name(name, self.tensor_shapes)
+        weights = self._weights
+        if isinstance(weights, GptOssFolderWeights) and weights.in_mxfp4(name):
+            return weights.mxfp4(name)
+        return None
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -176,7 +192,12 @@ def load_folder(folder: Path) -> Model:
     path = resolve_inside(folder, CONFIG_FILE, "configuration")
     config = parse_config(read_json_object(path), folder.resolve().name, str(path))
     config = _with_generation_tokens(config, folder)
-    return Model(config, FolderWeights(folder, config), synthetic=False, folder=folder)
+    weights: WeightSource = (
+        GptOssFolderWeights(folder, config)
+        if isinstance(config, GptOssConfig)
+        else FolderWeights(folder, config)
+    )
+    return Model(config, weights, synthetic=False, folder=folder)
 
 
 def list_models() -> list[KnownModel]:

@@ -7,7 +7,7 @@ is read, so a hostile or damaged file costs one clear message. Bytes are read he
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,10 @@ class TensorFolder:
         else:
             self.entries = _read_shards(folder)
 
-    def check(self, name: str, shape: Shape) -> TensorEntry:
-        """Return the entry of a tensor that must exist with this shape and a readable type.
+    def check(
+        self, name: str, shape: Shape, types: Collection[str] = tuple(READABLE_TYPES)
+    ) -> TensorEntry:
+        """Return the entry of a tensor that must exist with this shape and one of these types.
 
         Raises
         ------
@@ -196,9 +198,9 @@ class TensorFolder:
             raise InputError(
                 f"{self.folder}: tensor {shown(name)}: expected in the weights, not found"
             )
-        if entry.dtype not in READABLE_TYPES:
+        if entry.dtype not in types:
             raise InputError(
-                f"{entry.label}: dtype: expected one of {', '.join(READABLE_TYPES)}, "
+                f"{entry.label}: dtype: expected one of {', '.join(types)}, "
                 f"found {shown(entry.dtype)}"
             )
         if entry.shape != shape:
@@ -216,15 +218,7 @@ class TensorFolder:
             If `check` refuses it, the file has become shorter, or a weight is NaN or infinite.
         """
         entry = self.check(name, shape)
-        count = math.prod(shape)
-        try:
-            stored = np.fromfile(
-                entry.path, READABLE_TYPES[entry.dtype], count=count, offset=entry.begin
-            )
-        except OSError as error:
-            raise InputError(f"{entry.label}: cannot be read: {error.strerror}") from error
-        if stored.size != count:
-            raise InputError(f"{entry.label}: expected {count} values, found {stored.size}")
+        stored = self._stored(entry, READABLE_TYPES[entry.dtype])
         if entry.dtype == "BF16":
             # The upper half of a float32: shifting the bits into place is exact.
             values = (stored.astype(np.uint32) << 16).view(np.float32)
@@ -238,6 +232,28 @@ class TensorFolder:
                 f"{entry.label}: expected finite weights, found {values[tuple(place)]} at {place}"
             )
         return values
+
+    def load_bytes(self, name: str, shape: Shape) -> npt.NDArray[np.uint8]:
+        """Return a tensor of bytes, such as packed codes.
+
+        Raises
+        ------
+        InputError
+            If it is missing, has another shape or type, or the file has become shorter.
+        """
+        entry = self.check(name, shape, ("U8",))
+        return self._stored(entry, "u1").reshape(shape)
+
+    @staticmethod
+    def _stored(entry: TensorEntry, dtype: str) -> npt.NDArray[Any]:
+        count = math.prod(entry.shape)
+        try:
+            stored = np.fromfile(entry.path, dtype, count=count, offset=entry.begin)
+        except OSError as error:
+            raise InputError(f"{entry.label}: cannot be read: {error.strerror}") from error
+        if stored.size != count:
+            raise InputError(f"{entry.label}: expected {count} values, found {stored.size}")
+        return stored
 
 
 def _read_shards(folder: Path) -> dict[str, TensorEntry]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hw.spec.errors import InputError
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.files import shown
+from mapping.frontend.gpt_oss import GptOssConfig, gpt_oss_shapes
 from mapping.frontend.safetensors_file import Shape, TensorFolder
 
 Weight = npt.NDArray[np.float32]
@@ -30,6 +31,8 @@ def tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
     ``layers.0.self_attn.q_proj``. Matrices are [outputs, inputs]. With tied embeddings there is no
     ``lm_head``.
     """
+    if isinstance(config, GptOssConfig):
+        return gpt_oss_shapes(config)
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, Shape] = {EMBEDDING: (config.vocabulary_size, hidden)}
     for layer in range(config.layers):
@@ -129,9 +132,11 @@ class SyntheticWeights:
         shape = self._shapes[name]
         generator = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
         values = generator.standard_normal(shape, dtype=np.float32)
+        if name.endswith(("bias", "sinks")):
+            return values * np.float32(0.1)
         if len(shape) == 1:
             return values * np.float32(0.1) + np.float32(1.0)
-        scale = 1.0 / math.sqrt(shape[1])
+        scale = 1.0 / math.sqrt(shape[-1])
         if name.endswith(("o_proj", "down_proj")):
             scale *= self._residual_scale
         values *= np.float32(scale)

@@ -2,7 +2,7 @@
 
 import math
 
-from mapping.frontend.config import ModelConfig
+from mapping.frontend.config import ModelConfig, require_flight
 from mapping.frontend.weights import EMBEDDING, HEAD, tensor_shapes
 from mapping.graph.ir import (
     POSITIONS,
@@ -58,6 +58,7 @@ def build_graph(config: ModelConfig) -> Graph:
     Every weight of `tensor_shapes` is a tensor of the same name. With tied embeddings the logits read
     ``embed_tokens``. The result has passed `verify_graph`.
     """
+    require_flight(config, "a graph")
     builder = _Builder(config)
     builder.declare(TOKEN_IDS, (TOKENS,), Role.INPUT)
     builder.declare(ROPE_TABLE, (config.maximum_positions, config.head_dim), Role.TABLE)

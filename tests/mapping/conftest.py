@@ -16,7 +16,7 @@ WriteRaw = Callable[..., Path]
 
 @pytest.fixture
 def fixtures_folder() -> Path:
-    """The folders that `make_fixtures.py` made."""
+    """The folders that `make_fixtures.py` made; that of `make_gpt_oss_fixture.py` is beside it."""
     return FIXTURES
 
 

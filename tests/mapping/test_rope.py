@@ -58,8 +58,8 @@ def test_llama3_frequencies(config: ModelConfig) -> None:
 
 
 def test_unknown_scaling_is_refused(config: ModelConfig) -> None:
-    with pytest.raises(ValueError, match="must be 'linear' or 'llama3', not 'yarn'"):
-        inverse_frequencies(dataclasses.replace(config, rope_scaling={"kind": "yarn"}))
+    with pytest.raises(ValueError, match="must be 'linear', 'llama3' or 'yarn', not 'longrope'"):
+        inverse_frequencies(dataclasses.replace(config, rope_scaling={"kind": "longrope"}))
 
 
 def test_tables(fixtures_folder: Path) -> None:

@@ -18,10 +18,13 @@ module lpu_ram #(
     integer row;
     integer part;
 
+`ifndef SYNTHESIS
+    // For simulation; tools would spend long on a value for every row, and memories start from zero anyway.
     initial begin
         for (row = 0; row < DEPTH; row = row + 1) memory[row] = {WIDTH{1'b0}};
         read_data = {WIDTH{1'b0}};
     end
+`endif
 
     always @(posedge clk) begin
         for (part = 0; part < WIDTH / GRANULARITY; part = part + 1)

@@ -18,6 +18,8 @@ from mapping.frontend.weights import stored_name, tensor_shapes
 EditJson = Callable[..., None]
 
 PUBLISHED_PARAMETERS = {
+    "gpt-oss-120b": 116_829_156_672,
+    "gpt-oss-20b": 20_914_757_184,
     "llama-2-7b": 6_738_415_616,
     "llama-3-8b": 8_030_261_248,
     "llama-3.2-1b": 1_235_814_400,

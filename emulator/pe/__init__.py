@@ -1,0 +1,1 @@
+"""Golden twins of the processing elements."""

@@ -1,0 +1,1 @@
+"""Processing elements behind one interface and one pipeline cut, and the arrays around them."""

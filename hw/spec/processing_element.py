@@ -1,0 +1,335 @@
+"""The family of processing elements: what each takes, what it sums, and by what name it is known.
+
+A processing element multiplies a weight with an activation and adds the product to a sum of its own.
+All elements share one interface and **one pipeline cut**: operands come from registers that belong to
+the array, a register holds the product, a register holds the sum. So an operand pair presented in
+cycle ``t`` with `valid` is part of the sum that is readable in cycle ``t + latency``.
+
+* `clear` with `valid` marks the first product of a sum: the sum becomes the product.
+* Without `valid` the sum holds, whatever the other inputs are.
+* Integer sums wrap at the width of the accumulator; FP32 sums follow IEEE 754, to nearest even.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from hw.spec.errors import InputError
+
+__all__ = [
+    "BITMOD_GUARD_BITS",
+    "BIT_TERM_BITS",
+    "BIT_TERM_LANES",
+    "ELEMENTS",
+    "FLINT_SHIFT_BITS",
+    "FusionWidth",
+    "OLIVE_SHIFT_BITS",
+    "Operand",
+    "ProcessingElementSpec",
+    "ZeroPoint",
+    "element_spec",
+]
+
+PRODUCT_LATENCY = 1
+ACCUMULATE_LATENCY = 1
+
+
+class Operand(Enum):
+    """Number format of one operand; the value is its name in reports.
+
+    `DECODED_FLINT` and `DECODED_OLIVE` are an integer and a shift, as decoders at the edge of the
+    array make them of 4-bit codes: bits 3..0 are a signed integer, the bits above them the shift.
+    `BIT_TERM` is one signed power of two of a weight that arrives bit-serially.
+    """
+
+    INT4 = "int4"
+    UINT4 = "uint4"
+    INT5 = "int5"
+    INT8 = "int8"
+    INT12 = "int12"
+    INT14 = "int14"
+    INT24 = "int24"
+    FP16 = "fp16"
+    E4M3 = "e4m3"
+    E5M2 = "e5m2"
+    E2M1 = "e2m1"
+    DECODED_FLINT = "decoded flint4"
+    DECODED_OLIVE = "decoded olive4"
+    BIT_TERM = "signed power of two"
+    FUSED = "2, 4 or 8 bits"
+
+
+class ZeroPoint(Enum):
+    """Who subtracts the zero point of a weight.
+
+    NONE: weights are symmetric. ROW_SUM: the element multiplies ``q``, and the dequantization unit
+    subtracts ``z`` times the sum of the row's activations. EDGE: a subtractor at the edge of the
+    array gives the element ``q - z``. ELEMENT: the element itself subtracts.
+    """
+
+    NONE = "none"
+    ROW_SUM = "row sum"
+    EDGE = "edge"
+    ELEMENT = "element"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessingElementSpec:
+    """One kind of processing element.
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry and on the command line.
+    title : str
+        One line for people.
+    weight, activation : Operand
+        Format of one operand.
+    weight_bits, activation_bits : int
+        Width of the port: of all operands that one cycle takes.
+    product_bits : int
+        Width of the register between multiplier and accumulator.
+    accumulator_bits : int
+        Width of the sum; 32 where `fp32` is set.
+    fp32 : bool
+        The sum is an FP32 number; otherwise a signed integer in two's complement.
+    products_per_cycle : float
+        Products of whole weights that one valid cycle adds, on average; below 1 never, above 1 where
+        several operands share the ports, and 2 where four lanes need two cycles each.
+    control_bits : int
+        Width of the port `control`, which travels with the operands; 0 where there is none. What it
+        means is stated by the element.
+    zero_point : ZeroPoint
+        Who subtracts the zero point.
+    """
+
+    name: str
+    title: str
+    weight: Operand
+    activation: Operand
+    weight_bits: int
+    activation_bits: int
+    product_bits: int
+    accumulator_bits: int
+    fp32: bool = False
+    products_per_cycle: float = 1
+    control_bits: int = 0
+    zero_point: ZeroPoint = ZeroPoint.NONE
+
+    @property
+    def latency(self) -> int:
+        """Cycles from operands at the ports to the sum that has them in it."""
+        return PRODUCT_LATENCY + ACCUMULATE_LATENCY
+
+    def with_accumulator(self, bits: int) -> "ProcessingElementSpec":
+        """The same element with an integer accumulator of another width.
+
+        Raises
+        ------
+        InputError
+            If the accumulator is FP32, or narrower than a product.
+        """
+        if self.fp32:
+            raise InputError(f"{self.name}: accumulator: expected none to be given, it is FP32")
+        if not self.product_bits <= bits <= 64:
+            raise InputError(
+                f"{self.name}: accumulator: expected {self.product_bits} to 64 bits, found {bits}"
+            )
+        return replace(self, accumulator_bits=bits)
+
+
+GROUP_ACCUMULATOR_BITS = 20
+"""Enough for a group of 128 products of a 4-bit and an 8-bit integer, which need 19 bits."""
+
+FLINT_SHIFT_BITS = 2
+OLIVE_SHIFT_BITS = 3
+"""Bits above the 4-bit integer of a decoded operand."""
+
+BIT_TERM_BITS = 5
+BIT_TERM_LANES = 4
+"""A term of a bit-serial weight, low bits first: 3 bits of exponent, present, negative."""
+
+BITMOD_GUARD_BITS = 5
+"""Bits that BitMoD's alignment keeps below the last bit of the largest activation of its lanes."""
+
+
+class FusionWidth(Enum):
+    """Operand width of BitFusion's unit: the code in `control`; `bits` is the width."""
+
+    EIGHT = 0
+    FOUR = 1
+    TWO = 2
+
+    @property
+    def bits(self) -> int:
+        """Width of one operand."""
+        return 8 >> self.value
+
+
+def _element(
+    name: str,
+    title: str,
+    operands: tuple[Operand, int, Operand, int],
+    product_bits: int,
+    accumulator_bits: int | None,
+    **more: Any,
+) -> ProcessingElementSpec:
+    """A spec; no accumulator width means FP32."""
+    weight, weight_bits, activation, activation_bits = operands
+    return ProcessingElementSpec(
+        name=name,
+        title=title,
+        weight=weight,
+        activation=activation,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        product_bits=product_bits,
+        accumulator_bits=accumulator_bits or 32,
+        fp32=accumulator_bits is None,
+        **more,
+    )
+
+
+_INT8 = (Operand.INT8, 8, Operand.INT8, 8)
+_INT4_INT8 = (Operand.INT4, 4, Operand.INT8, 8)
+_UINT4_INT8 = (Operand.UINT4, 4, Operand.INT8, 8)
+_INT5_INT8 = (Operand.INT5, 5, Operand.INT8, 8)
+_INT4_FP16 = (Operand.INT4, 4, Operand.FP16, 16)
+_GROUP = GROUP_ACCUMULATOR_BITS
+
+
+def _mixpe_a8(suffix: str, what: str, accumulator_bits: int) -> tuple[ProcessingElementSpec, ...]:
+    title = f"MixPE W4A8, shift-and-add, {{}}, {what}"
+    return (
+        _element(f"mixpe-a8{suffix}", title.format("signed"), _INT4_INT8, 12, accumulator_bits),
+        _element(
+            f"mixpe-a8-unsigned{suffix}",
+            title.format("unsigned with zero point"),
+            _UINT4_INT8,
+            12,
+            accumulator_bits,
+            zero_point=ZeroPoint.ROW_SUM,
+        ),
+        _element(
+            f"mixpe-a8-edge{suffix}",
+            title.format("5-bit weight less its zero point"),
+            _INT5_INT8,
+            13,
+            accumulator_bits,
+            zero_point=ZeroPoint.EDGE,
+        ),
+    )
+
+
+_SPECS = (
+    _element("int8", "INT8 MAC, multiplier of the synthesis tool", _INT8, 16, 32),
+    _element("int8-booth", "INT8 MAC, radix-4 Booth multiplier", _INT8, 16, 32),
+    _element("int8-tree", "INT8 MAC, Baugh-Wooley and a Dadda tree by hand", _INT8, 16, 32),
+    _element("int4x8", "INT4 x INT8, multiplier, group accumulator", _INT4_INT8, 12, _GROUP),
+    _element("int4x8-acc32", "INT4 x INT8, multiplier, 32-bit accumulator", _INT4_INT8, 12, 32),
+    *_mixpe_a8("", "group accumulator", _GROUP),
+    *_mixpe_a8("-acc32", "32-bit accumulator", 32),
+    _element(
+        "mixpe-a8-recoded",
+        "MixPE W4A8, shift-and-add of two signed digits, group accumulator",
+        _INT4_INT8,
+        12,
+        _GROUP,
+    ),
+    _element(
+        "dequant-int8",
+        "INT4 to INT8 dequantization in the element, INT8 MAC",
+        _UINT4_INT8,
+        16,
+        32,
+        control_bits=16,
+        zero_point=ZeroPoint.ELEMENT,
+    ),
+    _element("mixpe-a16", "MixPE W4A16, exact shift-and-add of mantissas", _INT4_FP16, 23, None),
+    _element("mixpe-a16-literal", "MixPE W4A16, additions to the exponent", _INT4_FP16, 23, None),
+    _element(
+        "dequant-fp16",
+        "INT4 to FP16 dequantization in the element, FP16 MAC",
+        (Operand.UINT4, 4, Operand.FP16, 16),
+        32,
+        None,
+        control_bits=20,
+        zero_point=ZeroPoint.ELEMENT,
+    ),
+    _element("fp16", "FP16 MAC", (Operand.FP16, 16, Operand.FP16, 16), 32, None),
+    _element("fp8-e4m3", "FP8 E4M3 MAC", (Operand.E4M3, 8, Operand.E4M3, 8), 16, None),
+    _element("fp8-e5m2", "FP8 E5M2 MAC", (Operand.E5M2, 8, Operand.E5M2, 8), 15, None),
+    _element("mxfp4", "MXFP4 x MXFP4, block of 32", (Operand.E2M1, 4, Operand.E2M1, 4), 9, 14),
+    _element("mxfp4-a8", "MXFP4 x INT8", (Operand.E2M1, 4, Operand.INT8, 8), 12, _GROUP),
+    _element(
+        "bitfusion",
+        "BitFusion fusion unit, 16 bricks, 9 modes",
+        (Operand.FUSED, 32, Operand.FUSED, 32),
+        16,
+        32,
+        control_bits=4,
+    ),
+    _element(
+        "ant",
+        "ANT, decoded flint4 or int4",
+        (Operand.DECODED_FLINT, 6, Operand.DECODED_FLINT, 6),
+        10,
+        _GROUP,
+    ),
+    _element(
+        "olive",
+        "OliVe, decoded int4 or outlier",
+        (Operand.DECODED_OLIVE, 7, Operand.DECODED_OLIVE, 7),
+        15,
+        32,
+    ),
+    _element(
+        "tender",
+        "Tender, INT4 x INT4, accumulator shifts between groups",
+        (Operand.INT4, 4, Operand.INT4, 4),
+        8,
+        32,
+        control_bits=1,
+    ),
+    _element(
+        "bitmod",
+        "BitMoD, 4 lanes, bit-serial weight x FP16",
+        (Operand.BIT_TERM, 20, Operand.FP16, 64),
+        29,
+        None,
+        products_per_cycle=2,
+    ),
+    _element(
+        "figna", "FIGNA, pre-aligned 14 bits x INT4", (Operand.INT4, 4, Operand.INT14, 14), 18, 32
+    ),
+    _element(
+        "figna-24",
+        "FIGNA, pre-aligned 24 bits x INT4",
+        (Operand.INT4, 4, Operand.INT24, 24),
+        28,
+        40,
+    ),
+    _element(
+        "prealigned-12",
+        "Pre-aligned 12 bits x INT4, shift-and-add, 24-bit accumulator",
+        (Operand.INT4, 4, Operand.INT12, 12),
+        16,
+        24,
+    ),
+)
+
+ELEMENTS: dict[str, ProcessingElementSpec] = {spec.name: spec for spec in _SPECS}
+"""Every processing element by name, in the order of reports."""
+
+
+def element_spec(name: str) -> ProcessingElementSpec:
+    """The element of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in ELEMENTS:
+        raise InputError(f"element: expected one of {', '.join(ELEMENTS)}, found {name!r}")
+    return ELEMENTS[name]

@@ -1,0 +1,334 @@
+"""`lpu hardwire compare` and `lpu hardwire generate`: the operator in figures, and its files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from emulator.console import json_option, note, print_facts, print_json, print_table, progress
+from hw.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from emulator.hardwired.weights import SmallWeights
+    from hw.hardwired.operator import Operator, OperatorSpec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+SYNTHESIS_WEIGHTS = 1024
+"""Networks of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
+LARGEST = 1 << 24
+
+
+def weight_options(command: Command) -> Command:
+    """Options that choose a matrix."""
+    for option in (
+        click.option("--seed", default=1, show_default=True, help="Of synthetic weights."),
+        click.option(
+            "--format",
+            "kind",
+            default="mxfp4",
+            show_default=True,
+            help="Of synthetic weights: mxfp4, int4, int3 or ternary.",
+        ),
+        click.option("--tensor", help="Name of a tensor in a safetensors file."),
+        click.option(
+            "--weights",
+            "path",
+            type=click.Path(path_type=Path),
+            help="Matrix of integers [outputs, inputs]: FILE.npy, or FILE.safetensors with --tensor.",
+        ),
+        click.option("--shape", help="INPUTSxOUTPUTS of synthetic weights.  [default: 1024x128]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("compare")
+@weight_options
+@click.option("--bits", default=1, show_default=True, help="Of an element a cycle: 1, 2, 4 or 8.")
+@click.option("--design", "names", multiple=True, help="Only this design; repeat for several.")
+@click.option(
+    "--synthesis/--no-synthesis",
+    default=None,
+    help=f"Run Yosys.  [default: up to {SYNTHESIS_WEIGHTS} weights]",
+)
+@click.option(
+    "--liberty", type=click.Path(path_type=Path), help="Cell library for the area that Yosys finds."
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Folder for the Verilog of designs.")
+@json_option
+def compare_command(
+    shape: str | None,
+    path: Path | None,
+    tensor: str | None,
+    kind: str,
+    seed: int,
+    bits: int,
+    names: tuple[str, ...],
+    synthesis: bool | None,
+    liberty: Path | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Build the product of a fixed matrix and an INT8 vector in every way, and compare the costs.
+
+    Cells are counted by the generator (structural, exact); areas follow from published cells of Nangate45,
+    without wires. Every generated network is simulated against the integer product.
+    """
+    from hw.spec.output import check_output
+    from sim_tests.hardwire_figures import all_figures, bit_serial_share, ratios
+    from sim_tests.hardwire_weights import read_weights
+
+    chosen = _chosen(names)
+    if save is not None:
+        check_output(save)
+    weights = read_weights(path, tensor, shape, kind, seed)
+    spec = _spec(weights, bits)
+    size = spec.inputs * spec.outputs
+    files: dict[str, str] = {}
+    operators: dict[str, Operator] = {}
+    with progress("designs", None) as step:
+        figures, neurons = all_figures(
+            spec, chosen, lambda o: operators.__setitem__(o.name, o), step
+        )
+    result: dict[str, Any] = {
+        "shape": f"{spec.inputs}x{spec.outputs}",
+        "weights": weights.source,
+        "nonzero": float((weights.values != 0).mean()),
+        "counts_are": "structural, exact from the generator; areas from published cells, no wires",
+        "designs": {name: design.as_dict(size) for name, design in figures.items()},
+        "ratios_over": "hardwired neuron, signs merged",
+        "ratios": ratios(figures, neurons),
+    }
+    if {"cell", "serial_cell"} <= set(figures):
+        result["cell_over_neuron"] = bit_serial_share(figures)
+    result["base"] = _base_figures(weights, bits)
+    result |= _synthesized(operators, figures, size, synthesis, liberty)
+    if save is not None:
+        files = _verilog_files(operators)
+        _save(save, files)
+        if not files:
+            note(f"--save: nothing written: networks of {size} weights are counted, not kept")
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
+
+
+def _chosen(names: tuple[str, ...]) -> list[str]:
+    from hw.hardwired.designs import DESIGNS
+
+    for name in names:
+        if name not in DESIGNS:
+            raise InputError(f"--design: expected one of {', '.join(DESIGNS)}, found {name!r}")
+    return [name for name in DESIGNS if not names or name in names or name == "neuron"]
+
+
+def _spec(weights: "SmallWeights", bits: int) -> "OperatorSpec":
+    from hw.hardwired.operator import OperatorSpec
+
+    integers = weights.values
+    if integers.size > LARGEST:
+        raise InputError(f"{weights.source}: expected at most {LARGEST} weights")
+    return OperatorSpec(tuple(map(tuple, integers.tolist())), bits=bits)
+
+
+def _base_figures(weights: "SmallWeights", bits: int) -> dict[str, Any] | str:
+    """Silicon that does not know the matrix, planned for its distribution."""
+    import numpy as np
+
+    from emulator.hardwired.weights import SmallWeights
+    from hw.hardwired.base import build_base_neuron
+    from hw.hardwired.metal import fit
+    from sim_tests.hardwire_generate import check_program, plan_for
+
+    flat = SmallWeights(weights.values, np.zeros_like(weights.exponents), weights.source)
+    try:
+        spec = plan_for(flat, bits=bits)
+        metal = fit(spec, flat.values)
+    except InputError as error:
+        return f"does not fit: {error}"
+    counts = build_base_neuron(spec, keep=False).netlist.counts()
+    check = check_program(spec, metal, flat)
+    area = counts.area * spec.outputs
+    return {
+        **metal.report(spec),
+        "neuron": counts.as_dict(),
+        "area": area,
+        "area_per_weight": area / flat.values.size,
+        "weights_proved": check,
+    }
+
+
+def _synthesized(
+    operators: dict[str, "Operator"],
+    figures: dict[str, Any],
+    size: int,
+    wanted: bool | None,
+    liberty: Path | None,
+) -> dict[str, Any]:
+    """What Yosys finds, design by design, or why it was not run."""
+    from hw.hardwired.verilog import Adders
+    from sim_tests.hardwire_synthesis import gate_figures, lut_figures
+
+    if wanted is None and size > SYNTHESIS_WEIGHTS:
+        return {"synthesis": f"not run: {size} weights; --synthesis runs it"}
+    if wanted is False:
+        return {"synthesis": "not run, as asked"}
+    missing = sorted(set(figures) - set(operators))
+    if missing:
+        return {"synthesis": f"not run: networks of {size} weights are counted, not kept"}
+    table: dict[str, Any] = {}
+    with progress("Yosys", len(operators)) as step:
+        for name, operator in operators.items():
+            table[name] = {**gate_figures(operator, liberty), **lut_figures(operator)}
+            if name == "adder_graph":
+                table[name]["lut6_2"] = lut_figures(operator, Adders.LUT6_2)
+            step(1)
+    return {"synthesis": table}
+
+
+def _verilog_files(operators: dict[str, "Operator"]) -> dict[str, str]:
+    from hw.hardwired.frame import operator_verilog
+
+    return {f"{name}.v": operator_verilog(operator, name) for name, operator in operators.items()}
+
+
+def _save(folder: Path, files: dict[str, str]) -> None:
+    from hw.spec.output import atomic_write
+
+    if files:
+        with atomic_write(folder) as part:
+            part.mkdir()
+            for name, text in files.items():
+                (part / name).write_text(text)
+
+
+def _print(result: dict[str, Any]) -> None:
+    designs = result["designs"]
+    print_table(
+        f"{result['shape']}, {result['weights']}: cells (structural)",
+        ["design", "full adders", "half", "flip-flops", "memory bits", "um2/weight", "cycles"]
+        + ["um2 x cycles", "depth", "toggles/weight", "seconds"],
+        [
+            [
+                d["title"],
+                d["full_adders"],
+                d["half_adders"],
+                d["registers"],
+                d["memory_bits"],
+                d["area_per_weight"],
+                d["cycles"],
+                d["area_cycles"],
+                d["depth"],
+                d["toggles_per_weight"],
+                d["generation_seconds"],
+            ]
+            for d in designs.values()
+        ],
+    )
+    print_table(
+        f"Ratios over: {result['ratios_over']}",
+        ["design", "area", "area x time", "area at equal bits a cycle"],
+        [
+            [designs[name]["title"], r["area"], r["area_time"], r["equal_bits"]]
+            for name, r in result["ratios"].items()
+        ],
+    )
+    if "cell_over_neuron" in result:
+        share = result["cell_over_neuron"]
+        print_facts({
+            "cell embedding over neuron, area": share["total"],
+            "  of it bit-serial": share["serial"],
+            "  of it regions": share["regions"],
+        })
+    base = result["base"]
+    if isinstance(base, str):
+        print_facts({"base netlist": base})
+    else:
+        print_facts({
+            "base netlist, um2/weight": base["area_per_weight"],
+            "  ports per input": base["ports_per_input"],
+            "  slack of ports": base["slack"],
+            "  wires": base["wires"],
+        })
+    if isinstance(result["synthesis"], str):
+        print_facts({"Yosys": result["synthesis"]})
+        return
+    rows = [
+        [
+            designs[name]["title"],
+            s["cells"],
+            s.get("area", s.get("transistors")),
+            s["luts"],
+            s["luts_per_weight"],
+            s["flip_flops"],
+        ]
+        for name, s in result["synthesis"].items()
+    ]
+    graph = result["synthesis"].get("adder_graph")
+    if graph:
+        s = graph["lut6_2"]
+        title = "shared adders, bit-serial, LUT6_2"
+        rows.append([title, None, None, s["luts"], s["luts_per_weight"], s["flip_flops"]])
+    print_table(
+        "Synthesized (Yosys): gates of CMOS, LUTs of UltraScale+",
+        ["design", "cells", "area or transistors", "LUT", "LUT/weight", "FF"],
+        rows,
+    )
+
+
+@click.command("generate")
+@weight_options
+@click.option("--bits", default=1, show_default=True, help="Of an element a cycle: 1, 2, 4 or 8.")
+@click.option(
+    "--taps",
+    default=3,
+    show_default=True,
+    help="Block scales may be this many binades, less one, apart.",
+)
+@click.option("--margin", type=float, help="Standard deviations of slack.  [default: by outputs]")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to."
+)
+@json_option
+def generate_command(
+    shape: str | None,
+    path: Path | None,
+    tensor: str | None,
+    kind: str,
+    seed: int,
+    bits: int,
+    taps: int,
+    margin: float | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Write a base netlist that knows no weights, and the metal program that makes it a matrix.
+
+    The base depends on the shape and on how often each magnitude is expected; the program is a list of
+    wires. Together they are proved to be the weights.
+    """
+    from hw.spec.output import check_output
+    from sim_tests.hardwire_generate import generate, plan_for
+    from sim_tests.hardwire_weights import read_weights
+
+    check_output(output)
+    if not 1 <= taps <= 8:
+        raise InputError(f"--taps: expected 1 to 8, found {taps}")
+    weights = read_weights(path, tensor, shape, kind, seed)
+    spec = plan_for(weights, taps=taps, bits=bits, margin=margin)
+    report = generate(weights, spec, output)
+    if as_json:
+        print_json(report)
+    else:
+        print_facts({
+            name: str(value) if isinstance(value, (tuple, dict)) else value
+            for name, value in report.items()
+        })
+
+
+def compare_commands() -> list[click.Command]:
+    """Commands of the group `hardwire`."""
+    return [compare_command, generate_command]

@@ -1,0 +1,83 @@
+"""Runs the bench of the systolic array: sizes, dataflows, dequantizations, elements."""
+
+from typing import Any
+
+import pytest
+
+from hw.pe.array import SystolicArray
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_target import systolic_from_dict
+from sim_tests.bench import run_bench
+
+# Shapes M, K, N: smaller than a tile, exactly one, and ragged at every edge; one group, several, a short one.
+SHAPES = [(1, 1, 1), (2, 9, 3), (5, 23, 7), (3, 36, 2), (8, 12, 9), (1, 40, 5), (7, 5, 4)]
+
+
+def array(**fields: Any) -> dict[str, Any]:
+    """Fields of an array for tests; `result_rows` is the least that is allowed."""
+    content: dict[str, Any] = {
+        "name": "test",
+        "clock_hz": 1,
+        "rows": 4,
+        "columns": 3,
+        "dataflow": "os",
+        "element": "mixpe-a8",
+        "group_size": 12,
+        "dequantization": "integer",
+        "accumulator_rows": 32,
+        "result_rows": 1 << 16,
+        "weight_buffer_bytes": 4096,
+        "activation_buffer_bytes": 4096,
+        "memory": {"bytes_numerator": 8, "bytes_denominator": 1, "latency": 20},
+    } | fields
+    if content["dequantization"] == "none":
+        content["accumulator_rows"] = 0
+    spec = spec_of(content)
+    return content | {"result_rows": spec.least_result_rows}
+
+
+def spec_of(content: dict[str, Any]) -> SystolicSpec:
+    return systolic_from_dict({"family": "mixpe"} | content, "test")
+
+
+ARRAYS: dict[str, dict[str, Any]] = {
+    "os_integer": array(),
+    "os_float32": array(rows=3, columns=5, dequantization="float32"),
+    "os_channel": array(rows=2, columns=2, dequantization="channel"),
+    "os_none": array(element="int8", dequantization="none", group_size=64),
+    "os_one_element": array(rows=1, columns=1, group_size=6, dequantization="float32"),
+    # As many rows as a group is long: the drain never pauses, and scales wait for many columns.
+    "os_tight": array(rows=6, columns=9, group_size=6, accumulator_rows=36),
+    "ws_integer": array(dataflow="ws"),
+    "ws_float32": array(dataflow="ws", dequantization="float32", columns=6, accumulator_rows=16),
+    "ws_channel": array(dataflow="ws", rows=3, columns=8, dequantization="channel"),
+    "ws_one_row": array(dataflow="ws", rows=1, columns=2, group_size=5),
+}
+
+
+def gemms(spec: SystolicSpec) -> list[dict[str, Any]]:
+    """The shapes as they are, and one in blocks that cut K and use all slots."""
+    limit = spec.group_size if not spec.dequantizes else 1 << 20
+    chosen: list[dict[str, Any]] = [{"shape": s} for s in SHAPES if s[1] <= limit]
+    if not spec.dequantizes:
+        # Pieces of K that are no groups: sums stay where they are between them.
+        return [*chosen, {"shape": (5, 30, 7), "blocks": (spec.rows, 7, spec.columns, True)}]
+    rows = spec.rows if spec.output_stationary else 5
+    columns = spec.columns * (2 if spec.accumulator_rows >= 2 * rows else 1)
+    shape = (2 * rows + 1, 2 * spec.group_size + 3, 2 * columns + 1)
+    for order in (True, False):
+        chosen.append({"shape": shape, "blocks": (rows, spec.group_size, columns, order)})
+    return chosen
+
+
+@pytest.mark.parametrize("name", list(ARRAYS))
+def test_systolic(name: str) -> None:
+    content = ARRAYS[name]
+    spec = spec_of(content)
+    result = run_bench(
+        f"systolic_{name}",
+        lambda: SystolicArray(spec),
+        "sim_tests.bench_systolic",
+        parameters={"array": content, "gemms": gemms(spec)},
+    )
+    assert result.tests == 8
