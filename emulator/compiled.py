@@ -20,7 +20,7 @@ from numba import config, njit
 _settings: Any = config
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _ROOT = Path(__file__).resolve().parent.parent
-_SOURCES = ("emulator/*.py", "hw/spec/*.py")
+_SOURCES = ("emulator/**/*.py", "hw/spec/*.py", "hw/spec/*.json")
 
 
 def compiled(function: _Function) -> _Function:
