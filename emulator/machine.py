@@ -12,6 +12,8 @@ from emulator import sequencer as seq
 from emulator.accesses import accesses
 from emulator.decode import decode_unit
 from emulator.errors import IllegalProgram
+from emulator.kernels import layout
+from emulator.kernels import machine as kernel
 from emulator.operations import Instruction, check_registers, prepare
 from emulator.races import RaceDetector
 from emulator.state import MachineState, allocate
@@ -145,6 +147,9 @@ class Machine:
         """
         self._start(prompt, tokens, stop_tokens)
         self.state.forced = forced
+        if not (self.check or self.trace or self.order != tuple(Unit)):
+            yield from self._compiled_steps()
+            return
         moved = True
         while moved:
             moved = False
@@ -155,6 +160,50 @@ class Machine:
                     if unit != Unit.SYS:
                         break
                     yield self.state
+        self._refuse_if_stuck()
+
+    def _compiled_steps(self) -> Iterator[MachineState]:
+        """The same run by the compiled machine, which neither checks order nor keeps a trace."""
+        spec, state = self.program.machine, self.state
+        progress = kernel.new_progress()
+        host = np.array([state.prompt_length, state.steps], np.int64)
+        stop_tokens = np.array(state.stop_tokens, np.int64)
+        forced = np.array(state.forced, np.int64)
+        machine = layout.parameters(spec), layout.format_table(spec), layout.scratch(spec)
+        flat, code = layout.flat(self._arrays), kernel.assemble(self._codes)
+        while True:
+            status, unit = kernel.run_machine(
+                code, progress, host, stop_tokens, forced, flat, *machine
+            )
+            if status != kernel.TOKEN_SET:
+                break
+            yield state
+        self._show(progress)
+        if status == kernel.BAD_PROGRAM:
+            pc, ended = (
+                int(progress.sequencers[unit, seq.STATE_PC]),
+                int(progress.units[unit, kernel.STATUS]),
+            )
+            raise IllegalProgram(f"{Unit(unit).name} at {pc} {seq.BAD[ended]}")
+        if status == kernel.ILLEGAL:
+            self._explain_illegal(self._units[Unit(unit)])
+        self._refuse_if_stuck()
+
+    def _show(self, progress: kernel.Progress) -> None:
+        """Put the compiled machine's progress where complaints are made from."""
+        for unit, run in self._units.items():
+            at, count = progress.units[unit, [kernel.AT, kernel.COUNT]].tolist()
+            run.entries, run.at = progress.entries[unit, :count].tolist(), at
+        self._counts = progress.tokens.tolist()
+
+    def _explain_illegal(self, run: "_UnitRun") -> None:
+        """Raise what the unit in NumPy says of the instruction that the compiled one refused."""
+        entry = run.entries[run.at]
+        operation = run.instructions[entry[0]].evaluate(entry, self.state.token)
+        self._apply(run.unit, operation)
+        raise AssertionError(f"{run.unit.name} at {entry[0]}: refused by the compiled unit alone")
+
+    def _refuse_if_stuck(self) -> None:
         stuck = [run for run in self._units.values() if run.at < len(run.entries)]
         if stuck:
             raise IllegalProgram(self._complaint(stuck))
@@ -162,7 +211,7 @@ class Machine:
     def _start(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...]) -> None:
         spec = self.program.machine
         check_request(self.program, prompt, tokens, stop_tokens)
-        arrays = allocate(spec)
+        arrays = self._arrays = allocate(spec)
         self.states = [MachineState(spec, arrays, core) for core in range(spec.cores)]
         self.state = self.states[0]
         for state, image in zip(self.states, self.program.images, strict=True):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.compiled import compiled
+from emulator.kernels.layout import Real, Whole
 from hw.spec.floating import FP32
 from hw.spec.functions import (
     COEFFICIENT_FRACTION_BITS,
@@ -41,7 +42,7 @@ _IS_ROOT = Function.RECIPROCAL_SQUARE_ROOT.value
 
 
 @compiled
-def canonical(u: Floats, n: int) -> None:
+def canonical(u: Floats, n: Whole) -> None:
     """Subnormals to zero, infinities and NaNs to the largest number, of their sign."""
     bits = u.view(np.int32)
     for i in range(n):
@@ -53,7 +54,7 @@ def canonical(u: Floats, n: int) -> None:
 
 
 @compiled
-def rounded(exact: float) -> np.float32:
+def rounded(exact: Real) -> np.float32:
     """Flushed by its magnitude before rounding, saturated, rounded to nearest even."""
     # Zero times a finite number is zero of its sign.
     exact = exact if abs(exact) >= _SMALLEST else exact * 0.0
@@ -63,21 +64,21 @@ def rounded(exact: float) -> np.float32:
 
 
 @compiled
-def multiply(u: Floats, t: Floats, n: int) -> None:
+def multiply(u: Floats, t: Floats, n: Whole) -> None:
     """u *= t."""
     for i in range(n):
         u[i] = rounded(np.float64(u[i]) * np.float64(t[i]))
 
 
 @compiled
-def add(u: Floats, t: Floats, n: int) -> None:
+def add(u: Floats, t: Floats, n: Whole) -> None:
     """u += t."""
     for i in range(n):
         u[i] = rounded(np.float64(u[i]) + np.float64(t[i]))
 
 
 @compiled
-def _significand(table: npt.NDArray[np.int64], position: int) -> int:
+def _significand(table: npt.NDArray[np.int64], position: Whole) -> Whole:
     """Significand less its hidden bit, at a segment index and step."""
     segment, step = position >> STEP_BITS, position & _STEP_MASK
     total = table[segment, 0] << (2 * STEP_BITS)
@@ -87,7 +88,7 @@ def _significand(table: npt.NDArray[np.int64], position: int) -> int:
 
 
 @compiled
-def _exponential2(u: Floats, n: int) -> None:
+def _exponential2(u: Floats, n: Whole) -> None:
     bits = u.view(np.int32)
     for i in range(n):
         x = np.float64(u[i])
@@ -102,7 +103,7 @@ def _exponential2(u: Floats, n: int) -> None:
 
 
 @compiled
-def _reciprocal(u: Floats, n: int) -> None:
+def _reciprocal(u: Floats, n: Whole) -> None:
     bits = u.view(np.int32)
     for i in range(n):
         sign, magnitude = bits[i] & ~_MAGNITUDE, np.int64(bits[i] & _MAGNITUDE)
@@ -118,7 +119,7 @@ def _reciprocal(u: Floats, n: int) -> None:
 
 
 @compiled
-def _reciprocal_square_root(u: Floats, n: int) -> None:
+def _reciprocal_square_root(u: Floats, n: Whole) -> None:
     bits = u.view(np.int32)
     for i in range(n):
         x = np.int64(bits[i])
@@ -133,7 +134,7 @@ def _reciprocal_square_root(u: Floats, n: int) -> None:
 
 
 @compiled
-def apply(function: int, u: Floats, n: int) -> None:
+def apply(function: Whole, u: Floats, n: Whole) -> None:
     """u = function(u)."""
     if function == _IDENTITY:
         return
@@ -149,7 +150,7 @@ def apply(function: int, u: Floats, n: int) -> None:
 
 
 @compiled
-def to_integer(x: np.float32, limit: float, factor: float) -> float:
+def to_integer(x: np.float32, limit: float, factor: float) -> Real:
     """Nearest integer to x times a power of two, ties to even, saturated; as a double."""
     scaled = np.rint(np.float64(x) * factor)
     scaled = limit if scaled > limit else scaled

@@ -1,6 +1,6 @@
 """What the arrays of the compiled machine hold, column by column."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from hw.spec.weight_format import KEPT, StepFormat
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Whole = int | np.integer[Any]
+Real = float | np.floating[Any]
 
 LD, ST, MPE, SFU, SYS = (int(unit) for unit in Unit)
 UNITS = len(Unit)
@@ -62,9 +64,11 @@ class Scratch(NamedTuple):
 def flat(arrays: Arrays) -> Flat:
     """Views of the arrays, as the kernels want them."""
     cores = len(arrays.registers)
-    rows = [array.reshape(cores, -1) for array in arrays]
-    rows[2] = rows[2].view(np.uint16)
-    return Flat(*rows)
+    rows: dict[str, Any] = {
+        name: array.reshape(cores, -1) for name, array in arrays._asdict().items()
+    }
+    rows["scale_ring"] = rows["scale_ring"].view(np.uint16)
+    return Flat(**rows)
 
 
 def scratch(spec: MachineSpec) -> Scratch:

@@ -24,6 +24,7 @@ from emulator.kernels.layout import (
     Flat,
     Integers,
     Scratch,
+    Whole,
 )
 from emulator.state import ACCUMULATED, SCALE_READ, STREAM_READ
 from hw.spec.instructions import Unit
@@ -55,7 +56,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 
 
 @compiled
-def format_of(op: Integers) -> int:
+def format_of(op: Integers) -> Whole:
     """Row of the table of step formats."""
     return op[_FORMAT] | op[_KEPT] << 3 | op[_BITMAP_FIELD] << 5
 
@@ -75,7 +76,7 @@ def _legal(op: Integers, step: Integers, p: Integers) -> bool:
 
 
 @compiled
-def _weight(code: int, bits: int, fp4: bool) -> int:
+def _weight(code: Whole, bits: Whole, fp4: bool) -> Whole:
     """Integer that a weight's code stands for."""
     if fp4:
         exponent, fraction = code >> 1 & 3, code & 1
@@ -85,7 +86,7 @@ def _weight(code: int, bits: int, fp4: bool) -> int:
 
 
 @compiled
-def _field(data: Bytes, first: int, position: int, bits: int) -> int:
+def _field(data: Bytes, first: Whole, position: Whole, bits: Whole) -> Whole:
     """Field of up to 8 bits at a bit position behind byte `first`; wraps at the end of the ring."""
     byte = first + (position >> 3)
     low = np.int64(data[byte % len(data)])
@@ -95,7 +96,13 @@ def _field(data: Bytes, first: int, position: int, bits: int) -> int:
 
 @compiled
 def _dense_block(
-    stream: Bytes, first: int, steps: int, rows: int, step: Integers, fp4: bool, weights: Halves
+    stream: Bytes,
+    first: Whole,
+    steps: Whole,
+    rows: Whole,
+    step: Integers,
+    fp4: bool,
+    weights: Halves,
 ) -> None:
     """Weights of a dense block: int16 [row][step][weight]."""
     each, bits = step[EACH], step[BITS]
@@ -127,12 +134,12 @@ def _dense_block(
 @compiled
 def _sparse_block(
     stream: Bytes,
-    first: int,
-    steps: int,
-    rows: int,
+    first: Whole,
+    steps: Whole,
+    rows: Whole,
     step: Integers,
     fp4: bool,
-    word: int,
+    word: Whole,
     weights: Halves,
     slots: npt.NDArray[np.int32],
 ) -> None:
@@ -163,7 +170,7 @@ def _sparse_block(
 
 
 @compiled
-def _dot(weights: Halves, first: int, count: int, vector: Halves, begin: int) -> np.int32:
+def _dot(weights: Halves, first: Whole, count: Whole, vector: Halves, begin: Whole) -> np.int32:
     """Sum of products, wrapping at 32 bits."""
     row, other = weights[first : first + count], vector[begin : begin + count]
     total = np.int32(0)
@@ -176,10 +183,10 @@ def _dot(weights: Halves, first: int, count: int, vector: Halves, begin: int) ->
 def _gathered(
     weights: Halves,
     slots: npt.NDArray[np.int32],
-    first: int,
-    count: int,
+    first: Whole,
+    count: Whole,
     vector: Halves,
-    begin: int,
+    begin: Whole,
 ) -> np.int32:
     """The same, each weight with the element of its slot."""
     total = np.int32(0)
@@ -189,7 +196,7 @@ def _gathered(
 
 
 @compiled
-def _scaled(total: np.int32, code: int) -> int:
+def _scaled(total: np.int32, code: Whole) -> Whole:
     """Times an FP16 scale, in units of 2**-24."""
     exponent, fraction = code >> 10 & 31, code & 1023
     product = np.int64(total) * ((fraction + 1024) << (exponent - 1) if exponent else fraction)
@@ -198,7 +205,7 @@ def _scaled(total: np.int32, code: int) -> int:
 
 @compiled
 def _take_vectors(
-    activation: npt.NDArray[np.int8], op: Integers, count: int, vectors: Halves
+    activation: npt.NDArray[np.int8], op: Integers, count: Whole, vectors: Halves
 ) -> None:
     """Activation vectors one behind the other, without their wrapping."""
     for v in range(op[_VECTORS]):
@@ -223,7 +230,13 @@ def _output_scale(bits: np.int32) -> np.int32:
 
 @compiled
 def _write(
-    result: Floats, row: int, sums: Integers, scales: Floats, entry: int, lanes: int, holder: Floats
+    result: Floats,
+    row: Whole,
+    sums: Integers,
+    scales: Floats,
+    entry: Whole,
+    lanes: Whole,
+    holder: Floats,
 ) -> None:
     """Outputs of a block of one vector, from a result row on."""
     holder.view(np.int32)[0] = _output_scale(scales.view(np.int32)[entry % len(scales)])
@@ -236,7 +249,9 @@ def _write(
 
 
 @compiled
-def matrix(flat: Flat, core: int, op: Integers, p: Integers, step: Integers, room: Scratch) -> bool:
+def matrix(
+    flat: Flat, core: Whole, op: Integers, p: Integers, step: Integers, room: Scratch
+) -> bool:
     """An operation of MPE with steps of the given format; False if it is illegal."""
     if not _legal(op, step, p):
         return False
@@ -275,7 +290,7 @@ def matrix(flat: Flat, core: int, op: Integers, p: Integers, step: Integers, roo
         for v in range(vectors):
             column = v % p[MATRIX_COLUMNS]
             for row in range(rows):
-                total = np.int64(0) if op[_FIRST] else kept[column, row]
+                total = np.int64(0) if op[_FIRST] else kept[column * rows + row]
                 for g in range(groups):
                     begin = row * steps * each + g * length
                     if sparse:
@@ -288,7 +303,7 @@ def matrix(flat: Flat, core: int, op: Integers, p: Integers, step: Integers, roo
                     else:
                         total += np.int64(part) << 24
                 sums[row] = total
-            kept[column] = sums
+            kept[column * rows : (column + 1) * rows] = sums
             if op[_LAST]:
                 at = op[_RESULT] + v * op[_RESULT_PITCH] + block * rows // p[LANES]
                 entry = op[_SCALE] + v * op[_SCALE_PITCH]

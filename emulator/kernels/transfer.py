@@ -7,11 +7,11 @@ from emulator.compiled import compiled
 from emulator.kernels.layout import (
     COLUMNS,
     CORES,
-    LANES,
     MATRIX_ROWS,
     WORD_BYTES,
     Flat,
     Integers,
+    Whole,
 )
 from emulator.state import (
     BEST_INDEX,
@@ -39,7 +39,7 @@ _PATTERN, _STORE_ADDRESS, _LANE, _ROWS, _PITCH, _STEPS, _SOURCE, _SOURCE_PITCH =
 
 
 @compiled
-def _copy(source: Bytes, first: int, target: Bytes, position: int, count: int) -> None:
+def _copy(source: Bytes, first: Whole, target: Bytes, position: Whole, count: Whole) -> None:
     """Copy bytes, wrapping at both ends."""
     while count > 0:
         first %= len(source)
@@ -50,7 +50,7 @@ def _copy(source: Bytes, first: int, target: Bytes, position: int, count: int) -
 
 
 @compiled
-def load(flat: Flat, core: int, op: Integers, p: Integers) -> bool:
+def load(flat: Flat, core: Whole, op: Integers, p: Integers) -> bool:
     """An operation of LD; False if it is illegal."""
     length, word = op[_LENGTH], p[WORD_BYTES]
     if length == 0:
@@ -72,7 +72,7 @@ def load(flat: Flat, core: int, op: Integers, p: Integers) -> bool:
 
 
 @compiled
-def store(flat: Flat, core: int, op: Integers, p: Integers) -> bool:
+def store(flat: Flat, core: Whole, op: Integers, p: Integers) -> bool:
     """An operation of ST; False if it is illegal."""
     memory, buffer, word = flat.memory[core], flat.store[core], p[WORD_BYTES]
     pattern, rows, lane = op[_PATTERN], op[_ROWS], op[_LANE]
@@ -81,7 +81,7 @@ def store(flat: Flat, core: int, op: Integers, p: Integers) -> bool:
     elif pattern == _SPREAD:
         most, pieces, stride, begin = np.int64(4), p[MATRIX_ROWS], np.int64(4), lane
     elif pattern == _SCALAR:
-        most, pieces, stride, begin = p[LANES], np.int64(1), word, 4 * lane
+        most, pieces, stride, begin = word // 4, np.int64(1), word, 4 * lane
     else:
         return False
     if rows == 0 or pieces == 0 or lane >= most:
@@ -99,7 +99,12 @@ def store(flat: Flat, core: int, op: Integers, p: Integers) -> bool:
 
 @compiled
 def next_token(
-    flat: Flat, position: int, host: Integers, stop_tokens: Integers, forced: Integers, p: Integers
+    flat: Flat,
+    position: Whole,
+    host: Integers,
+    stop_tokens: Integers,
+    forced: Integers,
+    p: Integers,
 ) -> None:
     """SYS's EXECUTE in all cores; `host` is PROMPT_LENGTH and STEPS."""
     cores, registers = p[CORES], flat.registers
@@ -125,7 +130,7 @@ def next_token(
 
 
 @compiled
-def _better(registers: Integers, core: int, best: int) -> bool:
+def _better(registers: Integers, core: Whole, best: Whole) -> bool:
     """Whether a core's ARGMAX goes before that of a lower core."""
     if registers[core, BEST_KNOWN] != registers[best, BEST_KNOWN]:
         return registers[core, BEST_KNOWN] > registers[best, BEST_KNOWN]

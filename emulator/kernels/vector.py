@@ -13,6 +13,7 @@ from emulator.kernels.layout import (
     Flat,
     Integers,
     Scratch,
+    Whole,
 )
 from emulator.state import BEST_INDEX, BEST_KEY, BEST_KNOWN
 from emulator.units.vector import INDEX_BITS, SUM_BITS, SUM_FRACTION_BITS
@@ -68,7 +69,7 @@ def _legal(op: Integers) -> bool:
 
 
 @compiled
-def _read(buffer: Floats, first: int, n: int, out: Floats) -> None:
+def _read(buffer: Floats, first: Whole, n: Whole, out: Floats) -> None:
     """`n` elements of a buffer, wrapping."""
     first %= len(buffer)
     if first + n <= len(buffer):
@@ -81,7 +82,14 @@ def _read(buffer: Floats, first: int, n: int, out: Floats) -> None:
 
 @compiled
 def _operand(
-    flat: Flat, core: int, source: int, address: int, constant: int, lanes: int, n: int, out: Floats
+    flat: Flat,
+    core: Whole,
+    source: Whole,
+    address: Whole,
+    constant: Whole,
+    lanes: Whole,
+    n: Whole,
+    out: Floats,
 ) -> None:
     """Elements of a row of an operand, canonical."""
     if source == _VECTOR:
@@ -106,7 +114,7 @@ def _operand(
 
 @compiled
 def _row(
-    flat: Flat, core: int, op: Integers, row: int, n: int, lanes: int, u: Floats, t: Floats
+    flat: Flat, core: Whole, op: Integers, row: Whole, n: Whole, lanes: Whole, u: Floats, t: Floats
 ) -> None:
     """u = function(A*B + C) of a row."""
     _operand(flat, core, op[_A_SOURCE], op[_A] + row * op[_A_PITCH], 0, lanes, n, u)
@@ -128,7 +136,7 @@ def _key(bits: np.int32) -> np.int32:
 
 
 @compiled
-def _reduce(kind: int, u: Floats, n: int) -> np.float32:
+def _reduce(kind: Whole, u: Floats, n: Whole) -> np.float32:
     """One value of a row; u[n] is overwritten where that helps."""
     bits = u.view(np.int32)
     if kind == _SUM:
@@ -149,7 +157,7 @@ def _reduce(kind: int, u: Floats, n: int) -> np.float32:
 
 
 @compiled
-def _keep_best(registers: Integers, op: Integers, u: Floats, n: int, lanes: int) -> None:
+def _keep_best(registers: Integers, op: Integers, u: Floats, n: Whole, lanes: Whole) -> None:
     """ARGMAX over one row; the earliest of equal elements stays."""
     if op[_RESTART]:
         registers[BEST_KNOWN] = registers[BEST_KEY] = registers[BEST_INDEX] = 0
@@ -165,7 +173,7 @@ def _keep_best(registers: Integers, op: Integers, u: Floats, n: int, lanes: int)
 
 
 @compiled
-def _write_floats(buffer: Floats, first: int, width: int, u: Floats) -> None:
+def _write_floats(buffer: Floats, first: Whole, width: Whole, u: Floats) -> None:
     first %= len(buffer)
     if first + width <= len(buffer):
         for i in range(width):
@@ -177,7 +185,7 @@ def _write_floats(buffer: Floats, first: int, width: int, u: Floats) -> None:
 
 @compiled
 def _write_integers(
-    buffer: npt.NDArray[np.int8], first: int, width: int, n: int, u: Floats
+    buffer: npt.NDArray[np.int8], first: Whole, width: Whole, n: Whole, u: Floats
 ) -> None:
     """INT8 of `n` elements, then zeros up to `width`."""
     first %= len(buffer)
@@ -194,7 +202,14 @@ def _write_integers(
 
 @compiled
 def _write(
-    flat: Flat, core: int, op: Integers, row: int, n: int, width: int, lanes: int, u: Floats
+    flat: Flat,
+    core: Whole,
+    op: Integers,
+    row: Whole,
+    n: Whole,
+    width: Whole,
+    lanes: Whole,
+    u: Floats,
 ) -> None:
     """Write a row to its target, zeros behind its end."""
     target, place = op[_TARGET], op[_D] + row * op[_D_PITCH]
@@ -217,7 +232,7 @@ def _write(
 
 
 @compiled
-def _exchange(flat: Flat, op: Integers, p: Integers, width: int, room: Scratch) -> None:
+def _exchange(flat: Flat, op: Integers, p: Integers, width: Whole, room: Scratch) -> None:
     """Rows of all cores to all cores, row by row: none of what is written is read."""
     lanes, cores = p[LANES], p[CORES]
     for row in range(op[_ROWS]):
