@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from emulator.decode import CONDITION, OPCODE, TARGET, UnitCode
+from emulator.decode import COUNT, OPCODE, TARGET, UnitCode
 from emulator.errors import IllegalInstruction
 from emulator.units.matrix_check import step_format
-from hw.spec.instructions import Condition, Destination, Opcode, Pattern, Reduce, Target, Unit
+from hw.spec.instructions import COUNT_BITS, Destination, Opcode, Pattern, Reduce, Target, Unit
 from hw.spec.weight_format import StepFormat
 
-LOOPS = ("token", "layer", "tile", "part")
-HEAD_LOOPS = ("token", "tile", "part", "part")
-"""Behind a branch on PREFILL, where the output head is, there is no loop over layers."""
+LOOPS = ("layer", "tile", "part")
+"""Inside a loop over tokens, or over chunks of the prompt."""
+HEAD_LOOPS = ("tile", "part", "part")
+"""The same for a loop that has no other one inside, as the output head's."""
 
 
 class Names:
@@ -36,17 +37,24 @@ class Names:
 def _open_loops(code: UnitCode) -> list[tuple[str, ...]]:
     """Names of the loops that are open at each instruction."""
     result: list[tuple[str, ...]] = []
-    depth = head_end = 0
+    names: list[str] = []
     for pc, row in enumerate(code.table):
-        if row[OPCODE] == Opcode.END_LOOP:
-            depth = max(0, depth - 1)
-        if row[OPCODE] == Opcode.BRANCH and row[CONDITION] == Condition.PREFILL:
-            head_end = int(row[TARGET])
-        names = HEAD_LOOPS if pc < head_end else LOOPS
-        result.append(names[:depth])
+        if row[OPCODE] == Opcode.END_LOOP and names:
+            names.pop()
+        result.append(tuple(names))
         if row[OPCODE] == Opcode.LOOP:
-            depth += 1
+            names.append(_loop_name(code, pc, len(names)))
     return result
+
+
+def _loop_name(code: UnitCode, pc: int, depth: int) -> str:
+    """What a loop goes over, in a compiled program."""
+    if depth == 0:
+        # The loop over tokens has no bound of its own: it ends with END.
+        return "token" if code.table[pc, COUNT] == (1 << COUNT_BITS) - 1 else "chunk"
+    inside = code.table[pc + 1 : code.table[pc, TARGET], OPCODE]
+    names = LOOPS if depth > 1 or (inside == Opcode.LOOP).any() else HEAD_LOOPS
+    return names[min(depth, len(names)) - 1]
 
 
 def _kind(unit: Unit, fields: dict[str, int]) -> str:

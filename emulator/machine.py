@@ -159,7 +159,8 @@ class Machine:
                     moved = True
                     if unit != Unit.SYS:
                         break
-                    yield self.state
+                    if self._token_set:
+                        yield self.state
         self._refuse_if_stuck()
 
     def _compiled_steps(self) -> Iterator[MachineState]:
@@ -231,6 +232,7 @@ class Machine:
     def _advance(self, run: _UnitRun) -> bool:
         """Execute what tokens allow of a unit, of SYS up to the next token; whether there was anything."""
         counts, unit, moved = self._counts, run.unit, False
+        self._token_set = False
         given = counts[unit]
         while run.at < len(run.entries) or run.refill(self.state):
             entry = run.entries[run.at]
@@ -249,6 +251,7 @@ class Machine:
             for taker in instruction.takers:
                 counts[taker][unit] += 1
             if unit == Unit.SYS and not instruction.sync:
+                self._token_set = True
                 return True
         return moved
 

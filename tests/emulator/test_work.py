@@ -80,7 +80,7 @@ def test_kinds_of_work() -> None:
     assert instructions(Unit.MPE, "probabilities x values") >= steps * layers * heads // kv_heads
     assert instructions(Unit.SFU, "arg-max") >= 3
     assert instructions(Unit.SFU, "exponential2") > 0
-    assert {"weights, 4 bits", "output head, 8 bits"} <= {
+    assert {"weights, INT4", "output head, INT8"} <= {
         kind for unit, kind in table if unit == Unit.MPE
     }
 
