@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from emulator.decode import COUNT, OPCODE, TARGET, UnitCode
 from emulator.errors import IllegalInstruction
 from emulator.units.matrix_check import step_format
-from hw.spec.instructions import COUNT_BITS, Destination, Opcode, Pattern, Reduce, Target, Unit
+from hw.spec.instructions import (
+    COUNT_BITS,
+    Destination,
+    Opcode,
+    Pattern,
+    Reduce,
+    Register,
+    Target,
+    Unit,
+)
 from hw.spec.weight_format import StepFormat
 
 LOOPS = ("layer", "tile", "part")
@@ -51,7 +60,9 @@ def _loop_name(code: UnitCode, pc: int, depth: int) -> str:
     """What a loop goes over, in a compiled program."""
     if depth == 0:
         # The loop over tokens has no bound of its own: it ends with END.
-        return "token" if code.table[pc, COUNT] == (1 << COUNT_BITS) - 1 else "chunk"
+        cap, register = code.table[pc, COUNT : COUNT + 2]
+        endless = cap == (1 << COUNT_BITS) - 1 and register == Register.ZERO
+        return "token" if endless else "chunk"
     inside = code.table[pc + 1 : code.table[pc, TARGET], OPCODE]
     names = LOOPS if depth > 1 or (inside == Opcode.LOOP).any() else HEAD_LOOPS
     return names[min(depth, len(names)) - 1]

@@ -40,6 +40,7 @@ from emulator.timing_layout import (
     WRITES,
     Table,
 )
+from emulator.timing_stream import stream_reads
 from hw.spec import latency
 
 _LOAD, _STORE = latency.LOAD_CYCLES, latency.STORE_CYCLES
@@ -80,6 +81,9 @@ def transfer(
     """
     reader, writer, read_ends, write_ends = units[LD], units[ST], completions[LD], completions[ST]
     reading, writing = reader[ACTIVE] != 0, writer[ACTIVE] != 0
+    if reading and not writing and not reader[IS_RANDOM] and bursts.shape[0] == 0:
+        stream_reads(reader, memory, read_ends, parameters, totals)
+        return LD
     size, reads, writes = parameters[BURST], parameters[READS], parameters[WRITES]
     while reading or writing:
         heard = memory[LAST_ACCEPT] + 1

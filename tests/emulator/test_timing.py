@@ -359,3 +359,42 @@ def test_timing_and_function_execute_the_same_instructions(target: str, recipe: 
     for unit, trace in traces.items():
         assert records[unit][:, RECORD_PC].tolist() == trace.pc
         assert [tuple(row) for row in records[unit][:, RECORD_INDEX:].tolist()] == trace.indices
+
+
+@pytest.mark.parametrize("numerator, denominator", [(1, 1), (7, 9)])
+@pytest.mark.parametrize("latency, activate, interval, cycles, outstanding", [
+    (30, 14, 1560, 52, 8),
+    (5, 40, 1500, 1, 2),
+    (100, 3, 900, 200, 1),
+])  # fmt: skip
+def test_loads_that_have_the_memory_to_themselves(
+    numerator: int,
+    denominator: int,
+    latency: int,
+    activate: int,
+    interval: int,
+    cycles: int,
+    outstanding: int,
+) -> None:
+    # Recording takes bursts one by one; without it such loads are timed by `emulator.timing_stream`.
+    code = compiled("small", "w8a8")
+    memory = replace(
+        code.machine.memory,
+        read_latency=latency,
+        activate=activate,
+        refresh_interval=interval,
+        refresh_cycles=cycles,
+        beat_numerator=numerator,
+        beat_denominator=denominator,
+    )
+    machine = replace(code.machine, memory=memory, read_outstanding=outstanding)
+    engine = TimingEngine(replace(code, machine=machine))
+    plain, recorded = engine.run(5, 3), engine.run(5, 3, record=True)
+    assert plain.cycles == recorded.cycles
+    assert (plain.busy, plain.waited, plain.stalled) == (
+        recorded.busy,
+        recorded.waited,
+        recorded.stalled,
+    )
+    assert plain.bytes_read == recorded.bytes_read
+    assert sum(plain.instructions.values()) == sum(recorded.instructions.values())
