@@ -43,6 +43,20 @@ MACHINES = [
     ),
 ]
 MORE = [
+    _machine("adders", 2, drain_lanes=4, activation_rows=64, matrix_element="shift_add"),
+    _machine("slices", 1, drain_lanes=2, activation_rows=64, matrix_element="dsp"),
+    _machine(
+        "slices_columns",
+        1,
+        drain_lanes=2,
+        activation_rows=64,
+        matrix_columns=2,
+        matrix_element="dsp",
+        weight_formats=("INT8", "INT5", "FP4"),
+    ),
+    _machine(
+        "slices_sparse", 1, drain_lanes=2, activation_rows=512, sparse=1, matrix_element="dsp"
+    ),
     _machine("small", 4, drain_lanes=4, activation_rows=64),
     _machine("narrow_drain", 2, drain_lanes=1, activation_rows=64, rows_per_scaler=8),
     _machine(

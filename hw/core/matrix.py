@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 
 from hw.core.matrix_activations import MatrixActivations, MatrixWindow
 from hw.core.matrix_drain import MatrixDrain
+from hw.core.matrix_element import rows_together
 from hw.core.matrix_mode import select_by
 from hw.core.matrix_row import MatrixRow
 from hw.core.matrix_scaler import MatrixScaler, scaler_control_layout
@@ -17,6 +18,7 @@ from hw.core.ports import operation_layout, read_port, unit_members, write_port
 from hw.floating_values import named
 from hw.spec.floating import FP32
 from hw.spec.instructions import Unit
+from hw.spec.latency import matrix_element_cycles
 from hw.spec.machine import MachineSpec
 
 __all__ = ["STREAM_PAIR", "MatrixEngine"]
@@ -39,7 +41,7 @@ class MatrixEngine(wiring.Component):
     """Computes blocks of `matrix_rows` outputs, a step of all rows a cycle, while the last pass drains.
 
     Accepts one instruction at a time; `docs/isa.md` states what it computes and when it ends. Stages
-    of a step, by cycles after its address: 1 memories, 2 alignment of the words, 3 expansion of the weights and
+    of a step (DSP slices take two cycles more), by cycles after its address: 1 memories, 2 alignment of the words, 3 expansion of the weights and
     choice of their activations, 4 products, 5 adder tree, 6 group sum, 7 scale, 8 place, 9 accumulate; the last
     three take `rows_per_scaler` cycles, then the sums are handed over to the drain. The metadata of a sparse step
     are a cycle ahead of its weights, so that its rows know in time what they choose.
@@ -48,6 +50,8 @@ class MatrixEngine(wiring.Component):
     ----------
     spec : MachineSpec
         The machine.
+    vendor : bool
+        DSP slices are primitives, for vendor tools, and not their behaviour.
 
     Members
     -------
@@ -83,8 +87,9 @@ class MatrixEngine(wiring.Component):
     output_scales: Any
     results: Any
 
-    def __init__(self, spec: MachineSpec) -> None:
+    def __init__(self, spec: MachineSpec, *, vendor: bool = False) -> None:
         self.spec = spec
+        self.vendor = vendor
         word_bits = 8 * spec.word_bytes
         row = spec.activation_row_bytes
         activation_depth = spec.activation_rows * spec.lanes // row
@@ -118,7 +123,8 @@ class MatrixEngine(wiring.Component):
         ]
 
         # steps[n] is what happened n cycles ago.
-        accumulated = ACCUMULATE + spec.rows_per_scaler
+        late = matrix_element_cycles(spec)
+        accumulated = ACCUMULATE + late + spec.rows_per_scaler
         steps = [sequence.step]
         for age in range(1, accumulated + 1):
             later = Signal(step_layout(), name=f"step_{age}")
@@ -126,9 +132,9 @@ class MatrixEngine(wiring.Component):
             steps.append(later)
 
         # A scale word stays on its port until all rows have had theirs.
-        self._read_scales(m, sequence, steps[GATHER - 2 + spec.rows_per_scaler])
-        rows = self._rows(m, sequence, steps)
-        self._scalers(m, sequence, steps, rows, drain)
+        self._read_scales(m, sequence, steps[GATHER + late - 2 + spec.rows_per_scaler])
+        group_sums = self._rows(m, sequence, steps)
+        self._scalers(m, sequence, steps[late:], group_sums, drain)
         m.d.comb += [
             sequence.drained.eq(drain.done),
             drain.start.eq(sequence.started),
@@ -209,39 +215,43 @@ class MatrixEngine(wiring.Component):
             selects.append(select)
         return selects
 
-    def _rows(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> list[MatrixRow]:
+    def _rows(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> list[list[Value]]:
+        """Group sums of all columns, by row."""
         aligned = self._align(m, sequence, steps)
         selects = self._select(m, sequence, steps)
-        rows = []
-        for index in range(self.spec.matrix_rows):
-            m.submodules[f"row_{index}"] = row = MatrixRow(self.spec)
-            rows.append(row)
+        late = steps[matrix_element_cycles(self.spec) :]
+        group_sums: list[list[Value]] = []
+        together = rows_together(self.spec)
+        for first in range(0, self.spec.matrix_rows, together):
+            m.submodules[f"row_{first}"] = row = MatrixRow(self.spec, vendor=self.vendor)
+            group_sums += row.group_sums
             m.d.comb += [
                 row.mode.eq(sequence.mode),
                 row.control.choose.eq(steps[ALIGN].valid),
                 row.control.load.eq(steps[LOAD].valid),
                 row.control.multiply.eq(steps[MULTIPLY].valid),
-                row.control.add.eq(steps[ADD].valid),
-                row.control.gather.eq(steps[GATHER].valid),
-                row.control.group_first.eq(steps[GATHER].group_first),
+                row.control.add.eq(late[ADD].valid),
+                row.control.gather.eq(late[GATHER].valid),
+                row.control.group_first.eq(late[GATHER].group_first),
             ]
-            m.d.comb += [
-                row.weights[name].eq(aligned.word_select(index, len(row.weights[name])))
-                for name, _ in row.weights.shape()
-            ]
+            for index, weights in enumerate(row.weights, first):
+                m.d.comb += [
+                    weights[name].eq(aligned.word_select(index, len(weights[name])))
+                    for name, _ in weights.shape()
+                ]
             for column, select in enumerate(selects):
                 if self.spec.sparse:
                     m.d.comb += row.blocks[column].eq(select.blocks)
                 else:
                     m.d.comb += row.slots[column].eq(select.slots)
-        return rows
+        return group_sums
 
     def _scalers(
         self,
         m: Module,
         sequence: MatrixSequence,
         steps: list[Any],
-        rows: list[MatrixRow],
+        group_sums: list[list[Value]],
         drain: MatrixDrain,
     ) -> None:
         shared = self.spec.rows_per_scaler
@@ -283,5 +293,5 @@ class MatrixEngine(wiring.Component):
                     self.scales.data.word_select(index, len(scaler.scales[place]))
                 )
                 m.d.comb += drain.sums[index].eq(scaler.sums[place])
-                for column, group_sum in enumerate(rows[index].group_sums):
+                for column, group_sum in enumerate(group_sums[index]):
                     m.d.comb += scaler.group_sums[place][column].eq(group_sum)

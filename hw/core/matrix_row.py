@@ -1,10 +1,19 @@
 """One output of the matrix engine: weights, products, group sums."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.matrix_activations import SLOTS, WINDOW_BLOCKS
+from hw.core.matrix_element import (
+    DSP_WEIGHT_BITS,
+    balanced_sum,
+    dsp_sums,
+    rows_together,
+    shift_add,
+)
 from hw.core.matrix_mode import is_wide, select_by
 from hw.core.matrix_sequence import mode_layout
 from hw.floating_values import named
@@ -56,6 +65,9 @@ class MatrixRow(wiring.Component):
 
     In a machine with sparsity every row chooses the activations of its slots by its metadata.
 
+    Instead of multipliers the products may come from adders (`matrix_element` shift_add), or from DSP slices (dsp): these
+    take whole weights, two products each where two rows or two columns have a factor in common.
+
     No flow control. Operands are taken in the stages that `control` names, which follow each other
     cycle by cycle from `choose` to `gather`; `group_sums` include a step from the cycle after its `gather` on.
 
@@ -63,13 +75,15 @@ class MatrixRow(wiring.Component):
     ----------
     spec : MachineSpec
         The machine.
+    vendor : bool
+        DSP slices are primitives, for vendor tools, and not their behaviour.
 
     Members
     -------
     mode : In(mode_layout())
         Constant during an instruction.
-    weights : In(weight_layout(spec))
-        The row's part of the words that are there, by the size of a step: metadata in the cycle of `choose`,
+    weights : In(weight_layout(spec)), an array of `rows_together`
+        A row's part of the words that are there, by the size of a step: metadata in the cycle of `choose`,
         weights in that of `load`.
     slots : In(ArrayLayout(signed(8), 8)), an array of `matrix_columns`; dense machines only
         Activations of the slots of each column, in the cycle of `multiply`.
@@ -77,25 +91,27 @@ class MatrixRow(wiring.Component):
         Blocks from which slots choose their activations, in the cycle of `load`.
     control : In(row_control_layout())
         What the stages do.
-    group_sums : Out(signed(32)), an array of `matrix_columns`
+    group_sums : Out(signed(32)), an array of `rows_together` arrays of `matrix_columns`
         Sum of the group so far.
     """
 
     mode: data.View
-    weights: data.View
+    weights: list[data.View]
     slots: list[data.View]
     blocks: list[data.View]
     control: data.View
-    group_sums: list[Value]
+    group_sums: list[list[Value]]
 
-    def __init__(self, spec: MachineSpec) -> None:
+    def __init__(self, spec: MachineSpec, *, vendor: bool = False) -> None:
         self.spec = spec
+        self.vendor = vendor
+        rows = rows_together(spec)
         columns = spec.matrix_columns
         members = {
             "mode": In(mode_layout()),
-            "weights": In(weight_layout(spec)),
+            "weights": In(weight_layout(spec)).array(rows),
             "control": In(row_control_layout()),
-            "group_sums": Out(signed(GROUP_SUM_BITS)).array(columns),
+            "group_sums": Out(signed(GROUP_SUM_BITS)).array(rows, columns),
         }
         if spec.sparse:
             blocks = data.ArrayLayout(8 * BLOCK_ELEMENTS, WINDOW_BLOCKS)
@@ -107,15 +123,47 @@ class MatrixRow(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        nibbles = self._nibbles(m)
         positions = self._positions(m) if self.spec.sparse else []
-        for column, group_sum in enumerate(self.group_sums):
-            slots = self._choose(m, column, positions) if positions else self.slots[column]
-            step_sum = self._step_sum(m, column, nibbles, slots)
+        slots: list[Any] = [
+            self._choose(m, column, positions) if positions else list(self._slots(column))
+            for column in range(self.spec.matrix_columns)
+        ]
+        if self.spec.matrix_element == "dsp":
+            step_sums = self._dsp_sums(m, slots)
+        else:
+            nibbles = self._nibbles(m)
+            step_sums = [
+                self._step_sum(m, column, nibbles, own) for column, own in enumerate(slots)
+            ]
+        group_sums = [group_sum for row in self.group_sums for group_sum in row]
+        for group_sum, step_sum in zip(group_sums, step_sums, strict=True):
             with m.If(self.control.gather):
                 earlier = Mux(self.control.group_first, 0, group_sum)
                 m.d.sync += group_sum.eq(earlier + step_sum)
         return m
+
+    def _slots(self, column: int) -> list[Value]:
+        return [self.slots[column][slot] for slot in range(SLOTS)]
+
+    def _dsp_sums(self, m: Module, slots: list[list[Value]]) -> list[Value]:
+        """Dot products of a step, of both rows or of both columns if there are two."""
+        weights = []
+        for row in range(len(self.weights)):
+            choices: dict[int, Value] = {
+                int(WeightFormat[name]): Cat(
+                    _extended(value, DSP_WEIGHT_BITS)
+                    for value in self._expand(m, row, WeightFormat[name], split=False)
+                )
+                for name in self.spec.weight_formats
+            }
+            chosen = select_by(m, f"expanded_{row}", self.mode.format, choices)
+            weights.append([
+                named(
+                    m, f"weight_{row}_{slot}", chosen.word_select(slot, DSP_WEIGHT_BITS).as_signed()
+                )
+                for slot in range(SLOTS)
+            ])
+        return dsp_sums(m, weights, slots, self.control.add, vendor=self.vendor)
 
     def _nibbles(self, m: Module) -> list[Signal]:
         """Weight of each slot's multiplier, registered."""
@@ -131,7 +179,9 @@ class MatrixRow(wiring.Component):
         expanded: dict[int, Value] = {
             int(WeightFormat[name]): Cat(
                 _extended(value, len(nibble))
-                for nibble, value in zip(nibbles, self._expand(m, WeightFormat[name]), strict=True)
+                for nibble, value in zip(
+                    nibbles, self._expand(m, 0, WeightFormat[name], split=True), strict=True
+                )
             )
             for name in self.spec.weight_formats
         }
@@ -139,23 +189,23 @@ class MatrixRow(wiring.Component):
             m.d.sync += Cat(nibbles).eq(select_by(m, "expanded", self.mode.format, expanded))
         return nibbles
 
-    def _expand(self, m: Module, weight: WeightFormat) -> list[Value]:
-        """Signed values of the slots, from the row's bits of a step."""
-        bits = self.weights[f"quarters_{weight.step_weights * weight.bits // 4}"]
+    def _expand(self, m: Module, row: int, weight: WeightFormat, *, split: bool) -> list[Value]:
+        """Signed values of the slots, from a row's bits of a step; wide weights as nibbles, or in even slots only."""
+        bits = self.weights[row][f"quarters_{weight.step_weights * weight.bits // 4}"]
         values: list[Value] = []
         for index in range(weight.step_weights):
             code = bits[weight.bits * index : weight.bits * (index + 1)]
             if is_wide(weight):
-                values += [Cat(code[:4], Const(0, 1)), code[4:]]
+                values += [Cat(code[:4], Const(0, 1)), code[4:]] if split else [code, Const(0, 1)]
             elif weight is WeightFormat.FP4:
-                values.append(_twice_e2m1(m, f"e2m1_{index}", code))
+                values.append(_twice_e2m1(m, f"e2m1_{row}_{index}", code))
             else:
                 values.append(code)
         return values
 
     def _positions(self, m: Module) -> list[Signal]:
         """Which element of its block each slot takes, registered."""
-        indices, narrow = self.weights.quarters_8, self.weights.quarters_4
+        indices, narrow = self.weights[0].quarters_8, self.weights[0].quarters_4
         ranked = _set_bits(m, narrow)
         positions = []
         for slot in range(SLOTS):
@@ -186,10 +236,9 @@ class MatrixRow(wiring.Component):
         elements = {index: block.word_select(index, 8) for index in range(BLOCK_ELEMENTS)}
         return select_by(m, f"element_{column}_{slot}", position, elements)
 
-    def _step_sum(
-        self, m: Module, column: int, nibbles: list[Signal], slots: list[Signal] | data.View
-    ) -> Value:
+    def _step_sum(self, m: Module, column: int, nibbles: list[Signal], slots: list[Value]) -> Value:
         """Products and adder tree: the dot product of a step, registered."""
+        adders = self.spec.matrix_element == "shift_add"
         products: list[Value] = []
         for slot, nibble in enumerate(nibbles):
             product = Signal(
@@ -198,11 +247,13 @@ class MatrixRow(wiring.Component):
                 reset_less=True,
             )
             with m.If(self.control.multiply):
-                m.d.sync += product.eq(nibble * slots[slot])
+                m.d.sync += product.eq(
+                    shift_add(nibble, slots[slot]) if adders else nibble * slots[slot]
+                )
             products.append(product)
-        high_sum = named(m, f"high_sum_{column}", _balanced_sum(products[1::2]))
+        high_sum = named(m, f"high_sum_{column}", balanced_sum(products[1::2]))
         high_part = Mux(self.mode.wide, high_sum << 4, high_sum)
-        total = _balanced_sum(products[0::2]) + high_part
+        total = balanced_sum(products[0::2]) + high_part
         step_sum = Signal(total.shape(), name=f"step_sum_{column}", reset_less=True)
         with m.If(self.control.add):
             m.d.sync += step_sum.eq(total)
@@ -242,11 +293,3 @@ def _set_bits(m: Module, bitmap: Value) -> list[Value]:
             position |= term
         positions.append(named(m, f"set_bit_{slot}", position))
     return positions
-
-
-def _balanced_sum(terms: list[Value]) -> Value:
-    """Sum of signed values, as a tree."""
-    while len(terms) > 1:
-        odd = terms[len(terms) // 2 * 2 :]
-        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)] + odd
-    return terms[0]

@@ -28,6 +28,8 @@ MATRIX_DECODE_CYCLES = 1
 """Weights and metadata of a step, wherever they lie in two words, to the operands of the multipliers."""
 MATRIX_SUM_CYCLES = 5
 """From the first products to their accumulation: adder tree, group sum, scale, place, accumulate."""
+MATRIX_DSP_CYCLES = 2
+"""More registers on the way through a DSP slice: behind the pre-adder, and behind the adder."""
 VECTOR_READ_CYCLES = 2
 """From the address of a beat, which is out in the cycle behind issue, to its operands: buffer read, selection."""
 VECTOR_TREE_LEVELS = 2
@@ -36,11 +38,17 @@ VECTOR_REDUCE_CYCLES = 3
 """Behind the tree: accumulation over beats, write, checksum."""
 
 
+def matrix_element_cycles(spec: MachineSpec) -> int:
+    """Cycles that the multipliers of the matrix engine take beyond one."""
+    return MATRIX_DSP_CYCLES if spec.matrix_element == "dsp" else 0
+
+
 def matrix_latency(spec: MachineSpec) -> int:
     """Cycles of an MPE instruction beyond its blocks and the last drain."""
     return (
         MATRIX_INPUT_CYCLES
         + MATRIX_DECODE_CYCLES
+        + matrix_element_cycles(spec)
         + MATRIX_SUM_CYCLES
         + (spec.rows_per_scaler - 1)
         + FROM_INTEGER_LATENCY

@@ -1,0 +1,114 @@
+"""What multiplies in a row of the matrix engine, other than inferred multipliers: adders, or DSP48E2 slices."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+
+from hw.core.dsp48e2 import DSP48E2
+from hw.spec.dsp import INMODE_A, INMODE_PREADD, LANE_BITS, DspSpec, W, opmode
+from hw.spec.machine import MachineSpec
+
+__all__ = ["DSP_WEIGHT_BITS", "balanced_sum", "dsp_sums", "rows_together", "shift_add"]
+
+DSP_WEIGHT_BITS = 8
+PRODUCT_BITS = 16
+PACKED_BITS = 2 * LANE_BITS
+"""Of a sum of two lanes: a step's 4 products of 8 by 8 bits, or 8 narrower ones, need 17 bits in each."""
+
+
+def rows_together(spec: MachineSpec) -> int:
+    """Rows that share multipliers: two weights that meet the same activation go into one DSP slice."""
+    alone = spec.matrix_element != "dsp" or spec.sparse or spec.matrix_columns > 1
+    return 1 if alone else 2
+
+
+def shift_add(weight: Value, activation: Value) -> Value:
+    """Product of two signed values as a sum of shifted activations, one for each bit of the weight."""
+    terms: list[Value] = []
+    for bit in range(len(weight)):
+        term = Mux(weight[bit], activation << bit, 0)
+        terms.append(-term if bit == len(weight) - 1 else term)
+    return balanced_sum(terms)
+
+
+def balanced_sum(terms: list[Value]) -> Value:
+    """Sum of signed values, as a tree."""
+    while len(terms) > 1:
+        odd = terms[len(terms) // 2 * 2 :]
+        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)] + odd
+    return terms[0]
+
+
+def dsp_sums(
+    m: Module,
+    weights: list[list[Value]],
+    activations: list[list[Value]],
+    add: Value,
+    *,
+    vendor: bool,
+) -> list[Value]:
+    """Dot products of a step in DSP48E2 slices, one slice a slot.
+
+    Two rows of weights with one vector of activations, one row with two vectors, or one with one: two products of a
+    slice have a factor in common, the others are added up side by side, `LANE_BITS` apart. One slice adds 2**17, so that
+    the low lane never borrows from the high one.
+
+    Parameters
+    ----------
+    m : Module
+        Where the slices go.
+    weights : list of list of signed(8)
+        By row and slot; not registered.
+    activations : list of list of signed(8)
+        By column and slot; a cycle behind the weights.
+    add : Value
+        Four cycles behind the weights: take the sums.
+    vendor : bool
+        Instantiates the primitive, not its behaviour.
+
+    Returns
+    -------
+    list of Value
+        Registered sums, row by row or column by column.
+    """
+    packed = len(weights) + len(activations) > 2
+    products: list[Value] = []
+    for slot in range(len(weights[0])):
+        own = [row[slot] for row in weights]
+        met = [column[slot] for column in activations]
+        if len(own) > 1:
+            # Weights through the pre-adder; their common activation comes later.
+            a_registers, d_registers, b_registers = 1, 1, 1
+            pair, common = own, met[0]
+        elif len(met) > 1:
+            a_registers, d_registers, b_registers = 0, 0, 2
+            pair, common = met, own[0]
+        else:
+            a_registers, d_registers, b_registers = 2, 1, 1
+            pair, common = own, met[0]
+        biased = packed and slot == 0
+        spec = DspSpec(
+            a_registers=a_registers,
+            d_registers=d_registers,
+            b_registers=b_registers,
+            preadder=packed,
+            rounding=1 << (LANE_BITS - 1) if biased else 0,
+        )
+        m.submodules[f"dsp_{slot}"] = dsp = DSP48E2(spec, vendor=vendor)
+        high = pair[1] << LANE_BITS if packed else pair[0]
+        m.d.comb += [
+            dsp.enable.eq(1),
+            dsp.a.eq(high),
+            dsp.d.eq(pair[0] if packed else 0),
+            dsp.b.eq(common),
+            dsp.inmode.eq(INMODE_PREADD if packed else INMODE_A),
+            dsp.opmode.eq(opmode(w=W.RND) if biased else opmode()),
+        ]
+        products.append(dsp.p[: PACKED_BITS if packed else PRODUCT_BITS].as_signed())
+    total = balanced_sum(products)
+    taken = Signal(signed(PACKED_BITS) if packed else total.shape(), name="taken", reset_less=True)
+    with m.If(add):
+        m.d.sync += taken.eq(total)
+    if not packed:
+        return [taken]
+    # The low lane has 2**17 too much.
+    low = Cat(taken[: LANE_BITS - 1], ~taken[LANE_BITS - 1]).as_signed()
+    return [low, taken[LANE_BITS:].as_signed()]
