@@ -11,7 +11,7 @@ from emulator.timing import TimingEngine, TimingResult
 from hw.spec.errors import InputError
 from hw.spec.program import Program
 
-SECONDS_PER_INSTRUCTION = {False: 40e-6, True: 60e-6}
+SECONDS_PER_INSTRUCTION = {False: 5e-6, True: 60e-6}
 """Of bit-exact emulation without and with the check for races: measured on one core of a server of 2023."""
 
 
