@@ -251,3 +251,38 @@ def test_every_order_of_units_finds_the_race() -> None:
     for order in itertools.permutations(Unit):
         with pytest.raises(IllegalProgram, match="race on input"):
             run(program(**streams), order)
+
+
+SECOND_VECTOR: dict[str, Streams] = {
+    # Each row that is handed over belongs to the second vector alone.
+    "activation": {
+        "LD": [load(2, signal=MPE)],
+        "SFU": [vector(8, signal=MPE, target=3, d_base=16 // MACHINE.lanes)],
+        "MPE": [
+            sync(wait=LD),
+            matrix(1, 1, wait=SFU, activation_pitch=4, result_pitch=8, **count("vectors", 2)),
+        ],
+    },
+    "matrix_scales": {
+        "LD": [load(2, signal=MPE)],
+        "SFU": [vector(1, signal=MPE, target=6, d_base=3)],
+        "MPE": [sync(wait=LD), matrix(1, 1, wait=SFU, scale_pitch=3, **count("vectors", 2))],
+    },
+    "result": {
+        "LD": [load(2, signal=MPE)],
+        "MPE": [matrix(1, 1, wait=LD, signal=SFU, result_pitch=8, **count("vectors", 2))],
+        "SFU": [vector(1, wait=MPE, a_source=3, a_base=8)],
+    },
+}
+
+
+@pytest.mark.parametrize("buffer", SECOND_VECTOR)
+def test_every_vector_is_looked_at(buffer: str) -> None:
+    streams = dict(SECOND_VECTOR[buffer])
+    run(program(**streams))
+    reader, giver = ("SFU", "MPE") if buffer == "result" else ("MPE", "SFU")
+    streams[reader] = [*streams[reader][:-1], *without(streams[reader][-1:], "wait")]
+    streams[giver] = [*streams[giver][:-1], *without(streams[giver][-1:], "signal")]
+    for order in (tuple(Unit), tuple(reversed(Unit))):
+        with pytest.raises(IllegalProgram, match=f"race on {buffer}|ring: -"):
+            run(program(**streams), order)
