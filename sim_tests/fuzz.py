@@ -183,6 +183,8 @@ class ProgramWriter:
         self.written = dict.fromkeys(RINGS, 0)
         self.read = dict.fromkeys(RINGS, 0)
         self.request = self._request()
+        self.chains = rng.random() < 0.5
+        """MPE instructions carry sums on to the next one."""
 
     def case(self, seed: int) -> FuzzCase:
         """The whole program."""
@@ -501,11 +503,10 @@ class ProgramWriter:
         fields |= {
             "blocks": blocks,
             "steps": steps,
-            "vectors": min(rng.choice([1, 1, 2, 3, 5]), max(1, 8 // blocks)),
+            "vectors": self._vectors(max(1, 8 // blocks)),
             "group_steps": group if scaled else rng.randrange(16),
         }
-        if blocks == 1 and rng.random() < 0.6:
-            # Sums of all columns are carried on, whatever the instruction before left in them.
+        if blocks == 1 and self.chains and rng.random() < 0.6:
             fields |= {"first": rng.randint(0, 1), "last": int(rng.random() < 0.7)}
             fields["vectors"] = self.spec.matrix_columns
         result = [fields]
@@ -515,6 +516,11 @@ class ProgramWriter:
             others = [f for f in self.spec.step_formats if f.block_words(steps) <= need]
             result.insert(0, fields | step_fields(rng.choice(others)) | {"pop": 0})
         return result
+
+    def _vectors(self, most: int) -> int:
+        """Vectors of an MPE instruction; where sums are carried on, every pass leaves sums of all columns."""
+        vectors, columns = min(self.rng.choice([1, 1, 2, 3, 5]), most), self.spec.matrix_columns
+        return -(-vectors // columns) * columns if self.chains else vectors
 
     def _advance_plan(self, level: Level, nodes: list[Node], body: "_BodyState", most: int) -> None:
         """Emit up to `most` loads or MPE instructions of the plan."""
@@ -594,7 +600,7 @@ class ProgramWriter:
             "group_steps": 1,
         }
         kind |= step_fields(format) | exact_count(rng, "blocks", 1, environments[1]) | steps
-        kind |= exact_count(rng, "vectors", rng.choice([1, 2, 3]), environments[1])
+        kind |= exact_count(rng, "vectors", self._vectors(4), environments[1])
         loads = [("stream", format.block_words(1)), ("scale", 1)][: 1 + scaled]
         for name, factor in loads:
             count = scaled_count("length", "steps", steps, factor)

@@ -171,4 +171,6 @@ def test_coverage_counts_what_retired() -> None:
     assert sum(bins[name] for name in rows) + bins["memory random access"] == len(
         expected.timing.bursts
     )
-    assert not set(bins) - all_bins(fuzz_machine("tiny")) - {f"ST lane {lane}" for lane in range(64)}
+    assert (
+        not set(bins) - all_bins(fuzz_machine("tiny")) - {f"ST lane {lane}" for lane in range(64)}
+    )
