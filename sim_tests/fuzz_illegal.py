@@ -135,7 +135,7 @@ def _close_loops(rng: random.Random, case: FuzzCase, expected: Expectation) -> F
 
 def _fifth_loop(rng: random.Random, case: FuzzCase, expected: Expectation) -> Fault | None:
     unit = rng.choice(list(Unit))
-    loop = encode(unit, Opcode.LOOP, count_cap=1, count_offset=1, count_scale=1, count_scale=1)
+    loop = encode(unit, Opcode.LOOP, count_cap=1, count_offset=1, count_scale=1)
     program, pc = _at_end(unit, [loop] * 5)(case)
     return Fault("a fifth loop", program, ErrorCode.ILLEGAL_INSTRUCTION, unit, pc + 4)
 
