@@ -35,12 +35,16 @@ BUFFERS = {
         Buffer("matrix_scales", Unit.SFU, Unit.MPE),
         Buffer("store", Unit.SFU, Unit.ST),
         Buffer("best", Unit.SFU, Unit.SYS),
+        Buffer("token", Unit.SYS, Unit.LD),
     )
 }
 """Buffers whose two sides are different units; the vector buffer and the scalar file are SFU's own."""
 
 Range = tuple[str, int, int]
 """Buffer name, first row, number of rows; rows wrap at the depth."""
+
+TOKEN: Range = ("token", 0, 1)
+"""The register that SYS writes, and that addresses of LD may depend on."""
 
 
 def depths(spec: MachineSpec) -> dict[str, int]:
@@ -55,6 +59,7 @@ def depths(spec: MachineSpec) -> dict[str, int]:
         "matrix_scales": spec.matrix_scales,
         "store": spec.store_rows * spec.matrix_rows,
         "best": 1,
+        "token": 1,
     }
 
 
@@ -70,7 +75,7 @@ def accesses(
         return _matrix(operation, state)
     if unit == Unit.SFU:
         return _vector(operation, state.spec)
-    return [("best", 0, 1)], []
+    return [("best", 0, 1)], [TOKEN]
 
 
 def _load(operation: Mapping[str, int], state: MachineState) -> tuple[list[Range], list[Range]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from emulator import sequencer as seq
-from emulator.accesses import accesses
+from emulator.accesses import TOKEN, accesses
 from emulator.decode import decode_unit
 from emulator.errors import IllegalProgram
 from emulator.kernels import layout
@@ -63,7 +63,7 @@ class _UnitRun:
         self._room = np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64)
         self._status = seq.RUNNING
 
-    def refill(self, state: MachineState) -> bool:
+    def refill(self, state: MachineState, races: RaceDetector | None) -> bool:
         """Expand the next instructions; False once the unit has halted."""
         self.entries, self.at = [], 0
         while not self.entries:
@@ -73,6 +73,8 @@ class _UnitRun:
                 pc = self._state[seq.STATE_PC]
                 raise IllegalProgram(f"{self.unit.name} at {pc} {seq.BAD[self._status]}")
             if self._status == seq.PAUSED:
+                if races:
+                    races.read_end(self.unit)
                 seq.answer_end(self._state, state.end)
             count, self._status = seq.expand(
                 self.table, self._state, state.prompt_length, state.steps, -1, self._room
@@ -234,7 +236,7 @@ class Machine:
         counts, unit, moved = self._counts, run.unit, False
         self._token_set = False
         given = counts[unit]
-        while run.at < len(run.entries) or run.refill(self.state):
+        while run.at < len(run.entries) or run.refill(self.state, self._races):
             entry = run.entries[run.at]
             instruction = run.instructions[entry[0]]
             for giver in instruction.givers:
@@ -295,6 +297,8 @@ class Machine:
         else:
             operation = instruction.evaluate(entry, state.token)
             reads, writes = accesses(unit, operation, state)
+            if instruction.token_factor:
+                reads = [*reads, TOKEN]
             races.access(unit, f"{unit.name} instruction {instruction.pc}", reads, writes)
             checksums = self._apply(unit, operation)
             races.check_rings(state)

@@ -23,7 +23,7 @@ class RaceDetector:
     Raises
     ------
     IllegalProgram
-        From `access`, naming both units, both instructions and the rows.
+        From `access` and `read_end`, naming both units, both instructions and the rows.
     """
 
     def __init__(self, spec: MachineSpec) -> None:
@@ -34,6 +34,27 @@ class RaceDetector:
         self.depth = depths(spec)
         self.written = {name: zeros((depth,), np.int64) for name, depth in self.depth.items()}
         self.read = {name: zeros((depth,), np.int64) for name, depth in self.depth.items()}
+
+        self._end_written = 0
+        self._end_read = np.zeros(len(Unit), np.int64)
+
+    def read_end(self, unit: Unit) -> None:
+        """Check a branch on END, before the unit's next instruction."""
+        if unit != Unit.SYS and self._end_written > self.clock[unit, Unit.SYS]:
+            raise IllegalProgram(
+                f"race on END: a branch of {unit.name} is not ordered by tokens behind instruction number "
+                f"{self._end_written} of SYS, which sets it"
+            )
+        self._end_read[unit] = self.clock[unit, unit] + 1
+
+    def _write_end(self, where: str) -> None:
+        known = self.clock[Unit.SYS]
+        for unit in Unit:
+            if unit != Unit.SYS and self._end_read[unit] > known[unit]:
+                raise IllegalProgram(
+                    f"race on END: {where} is not ordered by tokens behind a branch of {unit.name} on it"
+                )
+        self._end_written = int(known[Unit.SYS])
 
     def take(self, giver: int, taker: int) -> None:
         """`taker` consumes a token of `giver`."""
@@ -47,6 +68,8 @@ class RaceDetector:
         """Check and note the accesses of the unit's next instruction."""
         self.clock[unit, unit] += 1
         now = self.clock[unit, unit]
+        if unit == Unit.SYS and writes:
+            self._write_end(where)
         for name, first, count in reads:
             for part in self._parts(name, first, count):
                 self._check(

@@ -20,6 +20,7 @@ from emulator.timing import (
     RECORD_TAKEN,
     RECORD_WAIT_FROM,
 )
+from emulator.units.matrix_check import step_format
 from hw.spec.functions import Function
 from hw.spec.instructions import (
     LOOP_DEPTH,
@@ -37,6 +38,7 @@ from hw.spec.instructions import (
 )
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
+from hw.spec.weight_format import StepFormat
 from sim_tests.exactness import Expectation, entries_of
 from sim_tests.fuzz import FuzzCase
 from sim_tests.instruction_text import evaluate_count
@@ -50,8 +52,18 @@ _CONTROLS = (
     Opcode.INCREMENT,
     Opcode.HALT,
 )
-_REGISTERS = (Register.ZERO, Register.POSITION, Register.PROMPT_LENGTH, Register.STEPS)
-_COUNTS = {Unit.LD: ("length",), Unit.MPE: ("blocks", "steps"), Unit.SFU: ("length",)}
+_REGISTERS = (
+    Register.ZERO,
+    Register.POSITION,
+    Register.PROMPT_LENGTH,
+    Register.STEPS,
+    Register.PREFILL_LENGTH,
+)
+_COUNTS = {
+    Unit.LD: ("length",),
+    Unit.MPE: ("blocks", "steps", "vectors"),
+    Unit.SFU: ("rows", "length"),
+}
 _ENUMERATED: dict[Unit, dict[str, type[enum.IntEnum]]] = {
     Unit.LD: {"destination": Destination},
     Unit.ST: {"pattern": Pattern},
@@ -65,13 +77,13 @@ _ENUMERATED: dict[Unit, dict[str, type[enum.IntEnum]]] = {
 }
 _FLAGS = {
     Unit.LD: ("random",),
-    Unit.MPE: ("wide", "scaled", "first", "last", "pop"),
-    Unit.SFU: ("restart",),
+    Unit.MPE: ("scaled", "first", "last", "pop"),
+    Unit.SFU: ("restart", "causal", "exchange"),
 }
 
 
-def all_bins() -> set[str]:
-    """Every bin that a large enough set of programs fills."""
+def all_bins(spec: MachineSpec) -> set[str]:
+    """Every bin that a large enough set of programs for a machine fills."""
     bins = {
         f"opcode {unit.name} {code.name}" for unit in Unit for code in (*_CONTROLS, Opcode.EXECUTE)
     }
@@ -130,11 +142,18 @@ def all_bins() -> set[str]:
         "MPE drain longer than steps",
         "MPE steps longer than drain",
         "MPE several blocks",
+        "MPE several vectors",
         "MPE chain of 2 or more",
     }
     bins |= {"SFU several rows", "SFU length no multiple of the lanes", "SFU in place"}
+    bins |= {_format_bin(step) for step in spec.step_formats}
     bins |= {"end by steps", "end by stop token"}
     return bins
+
+
+def _format_bin(step: StepFormat) -> str:
+    kept = f", {step.kept} of 16" if step.kept else ""
+    return f"MPE {step.weight.name}{kept}{' by bitmap' if step.bitmap else ''}"
 
 
 _MEMORY = (
@@ -167,9 +186,9 @@ def cover(case: FuzzCase, expected: Expectation) -> Bins:
     return +bins
 
 
-def report(bins: Mapping[str, int]) -> str:
-    """Hits of all bins, least first."""
-    wanted = all_bins()
+def report(bins: Mapping[str, int], spec: MachineSpec) -> str:
+    """Hits of all bins of a machine, least first."""
+    wanted = all_bins(spec)
     lines = [
         f"{bins.get(name, 0):>9}  {name}"
         for name in sorted(wanted, key=lambda n: (bins.get(n, 0), n))
@@ -191,6 +210,7 @@ def _cover_unit(bins: Bins, program: Program, expected: Expectation, unit: Unit)
             _cover_fields(bins, program.machine, unit, fields)
     request = expected.request
     registers = {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
+    registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
     for step in walk(program, expected, unit):
         fields, indices = step.fields, step.indices
         registers[Register.POSITION] = step.position
@@ -237,7 +257,6 @@ def _cover_fields(bins: Bins, spec: MachineSpec, unit: Unit, fields: Mapping[str
     bins[f"{unit.name} buffer stride of a loop"] += any(strides)
     if unit == Unit.SFU:
         bins[f"SFU function {Function(fields['function']).name}"] += 1
-        bins["SFU several rows"] += fields["rows"] > 1
         same = all(
             fields[f"a_{p}"] == fields[f"d_{p}"] for p in ("base", "level0", "stride0", "pitch")
         )
@@ -287,6 +306,7 @@ def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked
     decoded: dict[int, dict[str, int]] = {}
     request = expected.request
     registers = {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
+    registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
     pc = position = 0
     loops: list[list[int]] = []
     while True:
@@ -306,7 +326,8 @@ def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked
         if opcode == Opcode.HALT:
             return
         if opcode == Opcode.INCREMENT:
-            position += 1
+            count = evaluate_count(fields, "count", indices, registers)
+            position += -count if fields["backward"] else count
         elif opcode == Opcode.LOOP:
             rounds = evaluate_count(fields, "count", indices, registers)
             if rounds:
@@ -473,14 +494,19 @@ def _cover_rings(bins: Bins, program: Program, expected: Expectation) -> None:
         fields = decode(Unit.MPE, words[entry[sequencer.PC]])
         if fields["opcode"] != Opcode.EXECUTE:
             continue
-        blocks, steps = (int(v) for v in entry[sequencer.COUNTS : sequencer.COUNTS + 2])
+        counts = entry[sequencer.COUNTS : sequencer.COUNTS + 3]
+        blocks, steps, vectors = (int(v) for v in counts)
+        step = step_format(fields)
+        bins[_format_bin(step)] += 1
+        bins["MPE several vectors"] += vectors > 1
         bins["MPE several blocks"] += blocks > 1
         bins["MPE drain longer than steps"] += steps < spec.drain_cycles
         bins["MPE steps longer than drain"] += steps > spec.drain_cycles
         chain = 1 if fields["first"] else chain + 1
         bins["MPE chain of 2 or more"] += chain >= 2
         if fields["pop"]:
-            changes["stream"].append((int(record[RECORD_END]), -2 * blocks * steps))
+            taken = blocks * step.block_words(steps)
+            changes["stream"].append((int(record[RECORD_END]), -taken))
             if fields["scaled"]:
                 changes["scale"].append((
                     int(record[RECORD_END]),
@@ -495,7 +521,10 @@ def _cover_rings(bins: Bins, program: Program, expected: Expectation) -> None:
     words = program.instructions.get(Unit.SFU, [])
     for entry in entries_of(program, Unit.SFU, expected.request, expected.end_position):
         if words[entry[sequencer.PC]] & 0xF == Opcode.EXECUTE:
-            bins["SFU length no multiple of the lanes"] += entry[sequencer.COUNTS] % spec.lanes != 0
+            bins["SFU several rows"] += entry[sequencer.COUNTS] > 1
+            bins["SFU length no multiple of the lanes"] += (
+                entry[sequencer.COUNTS + 1] % spec.lanes != 0
+            )
 
 
 def _cover_overlap(bins: Bins, expected: Expectation) -> None:

@@ -267,6 +267,7 @@ def _operations(expected: Expectation, unit: Unit) -> Iterator[dict[str, int] | 
             Register.POSITION: position,
             Register.PROMPT_LENGTH: len(request.prompt),
             Register.STEPS: request.steps,
+            Register.PREFILL_LENGTH: len(request.prompt) - 1,
             Register.TOKEN: token,
         }
         indices = [int(i) for i in entry[sequencer.INDEX : sequencer.INDEX + LOOP_DEPTH]]

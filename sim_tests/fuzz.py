@@ -7,8 +7,10 @@ the operands and `fuzz_schedule` for what makes a program legal.
 import dataclasses
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from emulator.errors import IllegalInstruction, IllegalProgram
+from emulator.units.matrix_check import step_format
 from hw.spec.errors import InputError
 from hw.spec.instructions import (
     LOOP_DEPTH,
@@ -23,6 +25,7 @@ from hw.spec.instructions import (
 )
 from hw.spec.machine import MachineSpec, MemorySpec, check_machine, load_machine
 from hw.spec.program import Program
+from hw.spec.weight_format import StepFormat, WeightFormat
 from sim_tests.exactness import Expectation, Request, expect
 from sim_tests.fuzz_emit import Emitter
 from sim_tests.fuzz_operands import (
@@ -33,6 +36,7 @@ from sim_tests.fuzz_operands import (
     exact_count,
     image,
     scaled_count,
+    step_fields,
 )
 from sim_tests.fuzz_schedule import (
     Control,
@@ -59,24 +63,38 @@ RINGS = {"stream": Destination.STREAM, "scale": Destination.SCALE}
 
 
 def fuzz_machine(target: str) -> MachineSpec:
-    """A bundled target with shallow buffers, which build fast and wrap often, and an impatient watchdog."""
+    """A bundled target with shallow buffers, which build fast and wrap often, and an impatient watchdog.
+
+    `small` also gets what no bundled test target has: every weight format, sparse steps, two columns, shared scalers, fewer lanes.
+    """
     spec = load_machine(target)
-    return dataclasses.replace(
-        spec,
-        name=f"fuzz_{spec.name}",
-        stream_words=32,
-        scale_words=8,
-        input_words=64,
-        vector_rows=64,
-        result_rows=32,
-        activation_rows=64,
-        store_rows=16,
-        scalars=32,
-        matrix_scales=8,
-        tokens=64,
-        watchdog_cycles=3000,
-        memory=dataclasses.replace(spec.memory, words=2048),
-    )
+    more: dict[str, Any] = {}
+    if target == "small":
+        more = {
+            "weight_formats": tuple(weight.name for weight in WeightFormat),
+            "sparse": 1,
+            "matrix_columns": 2,
+            "vector_lanes": 4,
+            "drain_lanes": 4,
+            "result_rows": 128,
+            "activation_rows": 256,
+        }
+    shallow = {
+        "stream_words": 32,
+        "scale_words": 8,
+        "input_words": 64,
+        "vector_rows": 64,
+        "result_rows": 32,
+        "activation_rows": 64,
+        "store_rows": 16,
+        "scalars": 32,
+        "matrix_scales": 8,
+        "tokens": 64,
+        "watchdog_cycles": 3000,
+    }
+    memory = dataclasses.replace(spec.memory, words=2048)
+    name = f"fuzz_{spec.name}"
+    return dataclasses.replace(spec, name=name, memory=memory, **shallow | more)
 
 
 @dataclass(frozen=True)
@@ -165,6 +183,8 @@ class ProgramWriter:
         self.written = dict.fromkeys(RINGS, 0)
         self.read = dict.fromkeys(RINGS, 0)
         self.request = self._request()
+        self.chains = rng.random() < 0.5
+        """MPE instructions carry sums on to the next one."""
 
     def case(self, seed: int) -> FuzzCase:
         """The whole program."""
@@ -206,12 +226,16 @@ class ProgramWriter:
             (Target.SCALAR, spec.scalars, 1, {}),
             (Target.MATRIX_SCALE, spec.matrix_scales, 1, {}),
         ]
-        for target, rows, length, more in kinds:
+        inputs = spec.input_words * spec.word_rows * spec.lanes
+        for target, rows, elements, more in kinds:
+            length = min(elements, inputs)
             fields = {
                 "a_source": int(Source.INPUT),
                 "a_pitch": 1,
                 "d_pitch": 1,
-                "rows": rows,
+                "rows_cap": rows,
+                "rows_offset": rows,
+                "rows_scale": 1,
                 "target": int(target),
             }
             environment = self._environment(level, Unit.SFU)
@@ -466,25 +490,37 @@ class ProgramWriter:
         if room["stream"] < 2:
             return []
         # Mostly half a ring, so that there is room for the next beside it.
-        steps_most = max(1, room["stream"] // rng.choice([2, 4, 4]))
-        wide, scaled = rng.randint(0, 1), rng.randint(0, 1) if room["scale"] else 0
-        blocks = min(rng.choice([1, 1, 2, 3]), steps_most)
-        steps = rng.randint(1, max(1, steps_most // blocks))
+        words = room["stream"] // rng.choice([1, 2, 2])
+        step = rng.choice([f for f in self.spec.step_formats if f.block_words(1) <= words])
+        scaled = rng.randint(0, 1) if room["scale"] else 0
+        blocks = min(rng.choice([1, 1, 2, 3]), words // step.block_words(1))
+        longest = self.spec.activation_rows * self.spec.lanes // step.span
+        steps = rng.randint(1, min(max(1, _steps_in(step, words // blocks)), longest))
         group = rng.choice([d for d in range(1, steps + 1) if steps % d == 0])
         if scaled and blocks * steps // group > room["scale"]:
             group, blocks = steps, 1
-        fields = {"wide": wide, "scaled": scaled, "first": 1, "last": 1, "pop": 1}
+        fields = step_fields(step) | {"scaled": scaled, "first": 1, "last": 1, "pop": 1}
         fields |= {
             "blocks": blocks,
             "steps": steps,
+            "vectors": self._vectors(max(1, 8 // blocks)),
             "group_steps": group if scaled else rng.randrange(16),
         }
-        if blocks == 1:
+        if blocks == 1 and self.chains and rng.random() < 0.6:
             fields |= {"first": rng.randint(0, 1), "last": int(rng.random() < 0.7)}
+            fields["vectors"] = self.spec.matrix_columns
         result = [fields]
         if rng.random() < 0.3:
-            result.insert(0, fields | {"pop": 0, "wide": rng.randint(0, 1)})
+            # Other formats may read the same words first, as long as they need no more of them.
+            need = step.block_words(steps)
+            others = [f for f in self.spec.step_formats if f.block_words(steps) <= need]
+            result.insert(0, fields | step_fields(rng.choice(others)) | {"pop": 0})
         return result
+
+    def _vectors(self, most: int) -> int:
+        """Vectors of an MPE instruction; where sums are carried on, every pass leaves sums of all columns."""
+        vectors, columns = min(self.rng.choice([1, 1, 2, 3, 5]), most), self.spec.matrix_columns
+        return -(-vectors // columns) * columns if self.chains else vectors
 
     def _advance_plan(self, level: Level, nodes: list[Node], body: "_BodyState", most: int) -> None:
         """Emit up to `most` loads or MPE instructions of the plan."""
@@ -526,9 +562,10 @@ class ProgramWriter:
     ) -> None:
         rng = self.rng
         environment = self._environment(level, Unit.MPE)
-        encoded = {k: v for k, v in fields.items() if k not in ("blocks", "steps")}
-        encoded |= exact_count(rng, "blocks", fields["blocks"], environment)
-        encoded |= exact_count(rng, "steps", fields["steps"], environment)
+        counts = ("blocks", "steps", "vectors")
+        encoded = {k: v for k, v in fields.items() if k not in counts}
+        for name in counts:
+            encoded |= exact_count(rng, name, fields[name], environment)
         step = self.maker.matrix(environment, encoded)
         for name, words in _words(fields).items():
             if words:
@@ -543,7 +580,9 @@ class ProgramWriter:
         rng = self.rng
         if any(body.loaded[name] > body.used[name] for name in RINGS) or body.plan:
             return False
-        limit = min(level.room["stream"] // 2, level.room["scale"])
+        whole = [f for f in self.spec.step_formats if f.kept or f.weight_quarters % 4 == 0]
+        format = rng.choice(whole)
+        limit = min(level.room["stream"] // format.block_words(1), level.room["scale"])
         if limit < 1:
             return False
         environments = [self._environment(level, unit) for unit in (Unit.LD, Unit.MPE)]
@@ -554,15 +593,15 @@ class ProgramWriter:
             steps["steps_cap"] = 1 << 10
         scaled = rng.randint(0, 1)
         kind = {
-            "wide": rng.randint(0, 1),
             "scaled": scaled,
             "first": 1,
             "last": 1,
             "pop": 1,
             "group_steps": 1,
         }
-        kind |= exact_count(rng, "blocks", 1, environments[1]) | steps
-        loads = [("stream", 2), ("scale", 1)][: 1 + scaled]
+        kind |= step_fields(format) | exact_count(rng, "blocks", 1, environments[1]) | steps
+        kind |= exact_count(rng, "vectors", self._vectors(4), environments[1])
+        loads = [("stream", format.block_words(1)), ("scale", 1)][: 1 + scaled]
         for name, factor in loads:
             count = scaled_count("length", "steps", steps, factor)
             step = self.maker.load_ring(environments[0], RINGS[name], count)
@@ -592,8 +631,17 @@ class _BodyState:
 
 def _words(fields: Fields) -> dict[str, int]:
     """Ring words that an MPE instruction reads."""
-    total = fields["blocks"] * fields["steps"]
-    return {"stream": 2 * total, "scale": total // fields["group_steps"] if fields["scaled"] else 0}
+    blocks, steps = fields["blocks"], fields["steps"]
+    groups = steps // fields["group_steps"] if fields["scaled"] else 0
+    return {"stream": blocks * step_format(fields).block_words(steps), "scale": blocks * groups}
+
+
+def _steps_in(step: StepFormat, words: int) -> int:
+    """Steps of a block that a number of words holds."""
+    steps = words // step.block_words(1)
+    while step.block_words(steps + 1) <= words:
+        steps += 1
+    return steps
 
 
 def _forget_positions(nodes: list[Node]) -> None:

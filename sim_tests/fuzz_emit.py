@@ -81,7 +81,7 @@ class Emitter:
     def _control(self, node: Control) -> None:
         unit = node.unit
         if node.kind == "increment":
-            self._line(unit, Opcode.INCREMENT, count_cap=1, count_offset=1)
+            self._line(unit, Opcode.INCREMENT, count_cap=1, count_offset=1, count_scale=1)
             return
         if node.kind == "skip":
             line = self._line(unit, Opcode.LOOP, **node.fields)
@@ -116,7 +116,7 @@ class Emitter:
         for unit in node.units:
             if node.skip_if is None:
                 if node.token_loop:
-                    self._line(unit, Opcode.INCREMENT, count_cap=1, count_offset=1)
+                    self._line(unit, Opcode.INCREMENT, count_cap=1, count_offset=1, count_scale=1)
                 self._line(unit, Opcode.END_LOOP, target=bodies[unit])
                 for line in self.leaves[unit].pop():
                     line.fields["target"] = self._here(unit)

@@ -71,8 +71,12 @@ def _no_count(rng: random.Random, case: FuzzCase, expected: Expectation) -> Faul
     if not found:
         return None
     unit, pc, fields = rng.choice(found)
-    names = {Unit.LD: ["length_cap"], Unit.ST: ["rows"], Unit.MPE: ["blocks_cap", "steps_cap"]}
-    name = rng.choice(names.get(unit, ["length_cap", "rows"]))
+    names = {
+        Unit.LD: ["length_cap"],
+        Unit.ST: ["rows"],
+        Unit.MPE: ["blocks_cap", "steps_cap", "vectors_cap"],
+    }
+    name = rng.choice(names.get(unit, ["length_cap", "rows_cap"]))
     program = _replaced(case, unit, pc, fields | {name: 0})
     return Fault("a count of zero", program, ErrorCode.ILLEGAL_INSTRUCTION, unit, pc)
 

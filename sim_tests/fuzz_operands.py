@@ -13,6 +13,7 @@ from emulator.accesses import accesses, depths
 from emulator.errors import IllegalInstruction
 from emulator.state import MachineState
 from emulator.units import matrix, store
+from emulator.units.matrix_check import step_format
 from emulator.units.vector_check import check_fields, check_order
 from hw.spec.functions import Function
 from hw.spec.instructions import (
@@ -30,6 +31,7 @@ from hw.spec.instructions import (
     Unit,
 )
 from hw.spec.machine import MachineSpec
+from hw.spec.weight_format import KEPT, StepFormat
 from sim_tests.fuzz_schedule import Step
 from sim_tests.instruction_text import evaluate_count, evaluate_operation
 
@@ -69,6 +71,7 @@ class Environment:
                 self.position if self.position_level is None else indices[self.position_level]
             )
             registers = {Register.PROMPT_LENGTH: self.prompt_length, Register.STEPS: self.steps}
+            registers[Register.PREFILL_LENGTH] = self.prompt_length - 1
             if position is not None:
                 registers[Register.POSITION] = position
             result.append((indices, registers))
@@ -76,7 +79,12 @@ class Environment:
 
     def registers(self) -> list[Register]:
         """Registers whose value is known beforehand."""
-        known = [Register.ZERO, Register.PROMPT_LENGTH, Register.STEPS]
+        known = [
+            Register.ZERO,
+            Register.PROMPT_LENGTH,
+            Register.STEPS,
+            Register.PREFILL_LENGTH,
+        ]
         if self.position is not None or self.position_level is not None:
             known.append(Register.POSITION)
         return known
@@ -142,6 +150,12 @@ def scaled_count(name: str, other: str, fields: Mapping[str, int], factor: int) 
     for part in ("cap", "scale", "step"):
         result[f"{name}_{part}"] = fields[f"{other}_{part}"] * factor
     return result
+
+
+def step_fields(step: StepFormat) -> Fields:
+    """Fields of MPE that name a step format."""
+    kept = KEPT.index(step.kept)
+    return {"format": int(step.weight), "kept": kept, "bitmap": int(step.bitmap)}
 
 
 def buffer_fields(
@@ -350,10 +364,17 @@ class OperandMaker:
         def make() -> Step:
             every = dict(fields)
             units = spec.activation_rows * spec.lanes // 4
-            every |= buffer_fields(rng, "activation", units, 2, align=1 if fields["wide"] else 2)
+            align = step_format(fields).alignment // 4
+            every |= buffer_fields(rng, "activation", units, 2, align=align)
+            every["activation_pitch"] = rng.choice([0, align, 4 * align, rng.randrange(64)])
+            every["activation_pitch"] -= every["activation_pitch"] % align
             every |= buffer_fields(rng, "result", spec.result_rows, 2)
+            every["result_pitch"] = rng.choice([0, 1, 4, 4, rng.randrange(16), 0xFFFF])
             every |= buffer_fields(rng, "scale", spec.matrix_scales)
-            return self.toucher.step(Unit.MPE, every, environment, matrix.check_operation)
+            every["scale_pitch"] = rng.choice([0, 1, 1, rng.randrange(8), 0xFFFF])
+            return self.toucher.step(
+                Unit.MPE, every, environment, lambda o: matrix.check_operation(spec, o)
+            )
 
         return self._attempt(make)
 
@@ -367,10 +388,18 @@ class OperandMaker:
 
         def make() -> Step:
             fields = self._vector_kind() | dict(kind)
-            rows = rng.choice([1, 1, 2, 3]) if fields["reduce"] != Reduce.ARGMAX else 1
+            one = fields["reduce"] == Reduce.ARGMAX
+            most = 1 if one else rng.choice([1, 1, 2, 3])
             longest = rng.choice([spec.granule, 2 * spec.granule, 3 * spec.granule])
             beats = -(-longest // spec.granule) * spec.granule // spec.lanes
-            fields |= {"rows": rows, "restart": int(rng.random() < 0.3)}
+            fields |= count_fields(rng, "rows", 1, most, environment)
+            fields |= {"restart": int(rng.random() < 0.3), "causal": int(rng.random() < 0.3)}
+            plain = fields["target"] == Target.VECTOR and fields["reduce"] == Reduce.NONE
+            if plain and rng.random() < 0.3:
+                fields |= {
+                    "exchange": 1,
+                    "exchange_pitch": rng.choice([0, beats, rng.randrange(32)]),
+                }
             fields |= count_fields(rng, "length", 1, longest, environment)
             depths_of = {Source.INPUT: spec.input_words, Source.VECTOR: spec.vector_rows}
             depths_of |= {Source.RESULT: spec.result_rows, Source.SCALAR: spec.scalars}
@@ -441,6 +470,6 @@ def image(rng: random.Random, spec: MachineSpec) -> Any:
     size = spec.memory.words // MEMORY_REGIONS
     from sim_tests.vector_operations import random_patterns
 
-    floats = random_patterns(generator, size * spec.lanes).view(np.uint8)
+    floats = random_patterns(generator, size * spec.word_bytes // 4).view(np.uint8)
     bits = generator.integers(0, 256, size * spec.word_bytes, np.uint8)
     return np.concatenate([floats, bits]).reshape(2 * size, spec.word_bytes)

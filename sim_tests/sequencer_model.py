@@ -78,7 +78,9 @@ def _block(
             elif way_out < 0.5:
                 # Taken when the position is behind the prompt, which may be in a later round.
                 over = len(words) + 3
-                words.append(encode(unit, Opcode.INCREMENT, count_cap=1, count_offset=1))
+                words.append(
+                    encode(unit, Opcode.INCREMENT, count_cap=1, count_offset=1, count_scale=1)
+                )
                 words.append(encode(unit, Opcode.BRANCH, condition=Condition.PREFILL, target=over))
                 words.append(encode(unit, Opcode.BRANCH, close=1, target=over + 1))
                 if rng.random() < 0.2:

@@ -94,7 +94,7 @@ class TokenProgram:
             encode(unit, Opcode.BRANCH, condition=Condition.END, target=4 + len(body)),
         ]
         tail = [
-            encode(unit, Opcode.INCREMENT, count_cap=1, count_offset=1),
+            encode(unit, Opcode.INCREMENT, count_cap=1, count_offset=1, count_scale=1),
             encode(unit, Opcode.BRANCH, condition=Condition.ALWAYS, target=0),
             encode(unit, Opcode.HALT),
         ]
@@ -158,7 +158,7 @@ class TokenProgram:
             encode(Unit.SYS, execute, signal=_mask(Unit.LD, Unit.ST, Unit.MPE, Unit.SFU)),
             encode(Unit.SYS, Opcode.BRANCH, condition=Condition.END, target=5),
             encode(Unit.SYS, Opcode.SYNC, wait=_mask(Unit.SFU)),
-            encode(Unit.SYS, Opcode.INCREMENT, count_cap=1, count_offset=1),
+            encode(Unit.SYS, Opcode.INCREMENT, count_cap=1, count_offset=1, count_scale=1),
             encode(Unit.SYS, Opcode.BRANCH, condition=Condition.ALWAYS, target=0),
             encode(Unit.SYS, Opcode.HALT),
         ]
