@@ -18,6 +18,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SYNTHESIS_WEIGHTS = 1024
 """Networks of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
 LARGEST = 1 << 24
+GRAPH_WEIGHTS = 1 << 18
+"""The search for shared sums takes minutes above this; larger matrices have it only when it is named."""
 
 
 def weight_options(command: Command) -> Command:
@@ -86,6 +88,9 @@ def compare_command(
     weights = read_weights(path, tensor, shape, kind, seed)
     spec = _spec(weights, bits)
     size = spec.inputs * spec.outputs
+    if not names and size > GRAPH_WEIGHTS:
+        chosen.remove("adder_graph")
+        note(f"adder_graph: left out, {size} weights; --design adder_graph has it")
     files: dict[str, str] = {}
     operators: dict[str, Operator] = {}
     with progress("designs", None) as step:
@@ -105,6 +110,7 @@ def compare_command(
         result["cell_over_neuron"] = bit_serial_share(figures)
     result["base"] = _base_figures(weights, bits)
     result |= _synthesized(operators, figures, size, synthesis, liberty)
+    result["da4ml"] = _da4ml(spec, isinstance(result["synthesis"], dict))
     if save is not None:
         files = _verilog_files(operators)
         _save(save, files)
@@ -189,6 +195,18 @@ def _synthesized(
     return {"synthesis": table}
 
 
+def _da4ml(spec: "OperatorSpec", synthesis: bool) -> dict[str, Any] | str:
+    """Figures of da4ml, or why there are none."""
+    from sim_tests.hardwire_da4ml import MAXIMUM_WEIGHTS, da4ml_figures, is_installed
+
+    size = spec.inputs * spec.outputs
+    if not is_installed():
+        return "not installed; pip install 'openlpu[da4ml]' brings it"
+    if size > MAXIMUM_WEIGHTS:
+        return f"not run: {size} weights; its search is for up to {MAXIMUM_WEIGHTS}"
+    return da4ml_figures(spec, synthesis)
+
+
 def _verilog_files(operators: dict[str, "Operator"]) -> dict[str, str]:
     from hw.hardwired.frame import operator_verilog
 
@@ -253,6 +271,10 @@ def _print(result: dict[str, Any]) -> None:
             "  slack of ports": base["slack"],
             "  wires": base["wires"],
         })
+    other = result["da4ml"]
+    print_facts(
+        {"da4ml": other} if isinstance(other, str) else {f"da4ml, {k}": other[k] for k in other}
+    )
     if isinstance(result["synthesis"], str):
         print_facts({"Yosys": result["synthesis"]})
         return
