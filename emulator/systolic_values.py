@@ -53,13 +53,19 @@ def group_length(spec: SystolicSpec) -> int:
 
 
 def random_operands(spec: SystolicSpec, gemm: Gemm, rng: np.random.Generator) -> Operands:
-    """Operands with every bit random but those of control, and scales of all magnitudes."""
+    """Random operands, scales of all magnitudes; floating-point codes are of magnitudes around 1."""
     element = spec.processing_element
     beats = gemm.beats(spec)
     count = -(-beats // spec.group_size)
     x = rng.integers(0, 1 << element.activation_bits, (gemm.m, beats))
     w = rng.integers(0, 1 << spec.code_bits, (beats, gemm.n))
     x, w = _finite(element.activation, x), _finite(element.weight, w)
+    if element.weight is Operand.FUSED:
+        # Modes are pairs of three widths.
+        modes = rng.integers(0, 3, w.shape) | rng.integers(0, 3, w.shape) << 2
+        w |= modes << element.weight_bits
+    else:
+        w |= rng.integers(0, 1 << element.control_bits, w.shape) << element.weight_bits
     integer = spec.dequantization is Dequantization.CHANNEL
     scales = rng.integers(0, 1 << (8 if integer else 16), (count, gemm.n))
     if not integer:
