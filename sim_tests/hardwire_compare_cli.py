@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SYNTHESIS_WEIGHTS = 1024
-"""Networks of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
+SYNTHESIS_WEIGHTS = 256
+"""All designs of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
 LARGEST = 1 << 24
 GRAPH_WEIGHTS = 1 << 18
 """The search for shared sums takes minutes above this; larger matrices have it only when it is named."""
