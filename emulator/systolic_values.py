@@ -17,6 +17,9 @@ __all__ = ["Operands", "golden_outputs", "group_length", "random_operands"]
 
 Codes = npt.NDArray[np.int64]
 
+EXACT_PRODUCTS = {Operand.INT4, Operand.UINT4, Operand.INT5, Operand.INT8, Operand.E2M1}
+"""Weights whose integer products and sums need no wrapping, so that a product of matrices has them."""
+
 CHUNK = 1 << 22
 """Products held at once where an element's own golden sums are used."""
 
@@ -57,9 +60,8 @@ def random_operands(spec: SystolicSpec, gemm: Gemm, rng: np.random.Generator) ->
     element = spec.processing_element
     beats = gemm.beats(spec)
     count = -(-beats // spec.group_size)
-    x = rng.integers(0, 1 << element.activation_bits, (gemm.m, beats))
-    w = rng.integers(0, 1 << spec.code_bits, (beats, gemm.n))
-    x, w = _finite(element.activation, x), _finite(element.weight, w)
+    x = _codes(rng, element.activation, element.activation_bits, (gemm.m, beats))
+    w = _codes(rng, element.weight, spec.code_bits, (beats, gemm.n))
     if element.weight is Operand.FUSED:
         # Modes are pairs of three widths.
         modes = rng.integers(0, 3, w.shape) | rng.integers(0, 3, w.shape) << 2
@@ -82,13 +84,15 @@ def random_operands(spec: SystolicSpec, gemm: Gemm, rng: np.random.Generator) ->
     )
 
 
-def _finite(operand: Operand, codes: Codes) -> Codes:
-    """Floating-point codes with magnitudes around 1, so that sums are numbers that round."""
+def _codes(rng: np.random.Generator, operand: Operand, bits: int, shape: tuple[int, int]) -> Codes:
+    """Random codes; floating-point ones of magnitudes around 1, so that sums are numbers that round."""
+    codes = rng.integers(0, 1 << bits, shape, np.uint64)
     if operand is Operand.FP16:
-        return (codes & 0x87FF) | 0x3800
+        lanes = sum(1 << lane for lane in range(0, bits, 16))
+        codes = codes & np.uint64(0x87FF * lanes) | np.uint64(0x3800 * lanes)
     if operand in (Operand.E4M3, Operand.E5M2):
-        return codes & 0xBF
-    return codes
+        codes &= np.uint64(0xBF)
+    return codes.astype(np.int64)
 
 
 def golden_outputs(spec: SystolicSpec, operands: Operands) -> npt.NDArray[np.uint32]:
@@ -135,7 +139,7 @@ def _group_sums(spec: SystolicSpec, operands: Operands, start: int, end: int) ->
         zeros = operands.zeros[start // spec.group_size]
         # Sums fit the accumulator, so they may be formed without wrapping.
         return np.asarray(decode(element.activation, x) @ (w - zeros), np.int64)
-    if not element.fp32 and not element.control_bits and element.products_per_cycle == 1:
+    if element.weight in EXACT_PRODUCTS and not element.fp32 and not element.control_bits:
         return np.asarray(decode(element.activation, x) @ decode(element.weight, w), np.int64)
     bits, mask = element.weight_bits, (1 << element.weight_bits) - 1
     outputs = np.empty((x.shape[0], w.shape[1]), np.int64)

@@ -78,7 +78,12 @@ def gemms(spec: SystolicSpec) -> list[dict[str, Any]]:
     return chosen
 
 
-@pytest.mark.parametrize("name", list(ARRAYS))
+# Simulated with the slow tests: what the others cover but for their corner.
+SLOW = {"os_one_element", "ws_one_row", "os_fp16", "os_control", "ws_edge"}
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ARRAYS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_systolic(name: str) -> None:
     content = ARRAYS[name]
     spec = spec_of(content)
