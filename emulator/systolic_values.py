@@ -10,7 +10,7 @@ from emulator.pe.golden import sums
 from emulator.pe.operands import decode, signed_value
 from emulator.systolic_gemm import Gemm
 from emulator.units.matrix import SCALE_FACTORS
-from hw.spec.processing_element import Operand
+from hw.spec.processing_element import BIT_TERM_BITS, Operand
 from hw.spec.systolic import FRACTION_BITS, Dequantization, SystolicSpec
 
 __all__ = ["Operands", "golden_outputs", "group_length", "random_operands"]
@@ -90,6 +90,16 @@ def _codes(rng: np.random.Generator, operand: Operand, bits: int, shape: tuple[i
     if operand is Operand.FP16:
         lanes = sum(1 << lane for lane in range(0, bits, 16))
         codes = codes & np.uint64(0x87FF * lanes) | np.uint64(0x3800 * lanes)
+    if operand is Operand.BIT_TERM:
+        # Above the exponent of a term, which is at most 4, are its sign and whether there is one.
+        places = range(0, bits, BIT_TERM_BITS)
+        terms = [
+            rng.integers(0, 5, shape, np.uint64)
+            | rng.integers(0, 4, shape, np.uint64) << np.uint64(3)
+            for _ in places
+        ]
+        joined = [term << np.uint64(place) for term, place in zip(terms, places, strict=True)]
+        codes = np.bitwise_or.reduce(joined)
     if operand in (Operand.E4M3, Operand.E5M2):
         codes &= np.uint64(0xBF)
     return codes.astype(np.int64)
