@@ -4,6 +4,7 @@ import click
 
 from emulator.console import json_option, print_json, print_table
 from sim_tests.systolic_cli import array_command
+from sim_tests.pe_synth_cli import synth_command
 
 
 def pe_commands() -> list[click.Command]:
@@ -44,3 +45,4 @@ def list_command(as_json: bool) -> None:
 
 
 pe.add_command(array_command)
+pe.add_command(synth_command)
