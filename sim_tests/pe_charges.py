@@ -72,23 +72,27 @@ class ScalingUnit(wiring.Component):
         m = Module()
         total: Value = self.sum
         if self.spec.zero_point is ZeroPoint.ROW_SUM:
-            total = Signal(signed(self.spec.accumulator_bits + 1), name="symmetric")
+            total = Signal(
+                signed(self.spec.accumulator_bits + 1), name="symmetric", reset_less=True
+            )
             m.d.sync += total.eq(self.sum - self.row_sum * self.zero)
+        kept = Signal.like(self.o, reset_less=True)
         if self.scaling is Scaling.FLOAT:
-            self._float(m, total)
+            self._float(m, kept, total)
         elif self.scaling is Scaling.INTEGER:
-            product = Signal(signed(len(total) + 12))
+            product = Signal(signed(len(total) + 12), reset_less=True)
             m.d.sync += product.eq(total * self.scale[:11])
-            shifted = Signal(signed(64))
+            shifted = Signal(signed(64), reset_less=True)
             m.d.sync += shifted.eq(product << self.scale[11:16])
-            m.d.sync += self.o.eq(self.old + shifted)
+            m.d.sync += kept.eq(self.old + shifted)
         else:
-            product = Signal(signed(len(total) + 9))
+            product = Signal(signed(len(total) + 9), reset_less=True)
             m.d.sync += product.eq(total * self.scale[:8])
-            m.d.sync += self.o.eq(self.old + product)
+            m.d.sync += kept.eq(self.old + product)
+        m.d.comb += self.o.eq(kept)
         return m
 
-    def _float(self, m: Module, total: Value) -> None:
+    def _float(self, m: Module, kept: Signal, total: Value) -> None:
         m.submodules.multiply = multiply = FloatMultiply()
         m.submodules.add = add = FloatAdd()
         if self.spec.fp32:
@@ -100,7 +104,7 @@ class ScalingUnit(wiring.Component):
             multiply.b.eq(self.scale),
             add.a.eq(multiply.o),
             add.b.eq(self.old),
-            self.o.eq(add.o),
+            kept.eq(add.o),
         ]
 
 
@@ -125,11 +129,13 @@ class _Registers(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        kept = Signal(32, reset_less=True)
+        m.d.comb += self.o.eq(kept)
         if not self.shadow:
-            m.d.sync += self.o.eq(self.i)
+            m.d.sync += kept.eq(self.i)
             return m
         with m.If(self.capture | self.shift):
-            m.d.sync += self.o.eq(Mux(self.capture, self.i, self.above))
+            m.d.sync += kept.eq(Mux(self.capture, self.i, self.above))
         return m
 
 

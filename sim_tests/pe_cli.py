@@ -3,8 +3,9 @@
 import click
 
 from emulator.console import json_option, print_json, print_table
-from sim_tests.systolic_cli import array_command
+from sim_tests.pe_compare_cli import compare_command
 from sim_tests.pe_synth_cli import synth_command
+from sim_tests.systolic_cli import array_command
 
 
 def pe_commands() -> list[click.Command]:
@@ -46,3 +47,4 @@ def list_command(as_json: bool) -> None:
 
 pe.add_command(array_command)
 pe.add_command(synth_command)
+pe.add_command(compare_command)

@@ -108,7 +108,7 @@ def synthesize_family(
         ]
     results = synthesize_all(tasks, done)
     elements = {spec.name: result for spec, result in zip(specs, results, strict=False)}
-    fpga = {}
+    fpga: dict[str, Mapping[str, FpgaResources]] = {}
     if with_fpga:
         rest = results[len(specs) :]
         count = len(FPGA_FAMILIES)

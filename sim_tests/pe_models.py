@@ -15,7 +15,7 @@ SHAPES = {
 
 
 def model_products(name: str, tokens: int) -> list[Product]:
-    """Products of one forward pass over a prompt, attention included, causal or not all of it.
+    """Products of one forward pass over a prompt, attention included.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def model_products(name: str, tokens: int) -> list[Product]:
             Product(length, hidden, hidden, 4 * layers),
             Product(length, hidden, inner, layers),
             Product(length, inner, hidden, layers),
-            *_attention(length, head, heads * layers),
+            *_attention(length, head, heads * layers, causal=own is None),
         ]
     from mapping.frontend.model import list_models
 
@@ -54,13 +54,14 @@ def model_products(name: str, tokens: int) -> list[Product]:
         Product(tokens, hidden, config.intermediate_size, 2 * layers),
         Product(tokens, config.intermediate_size, hidden, layers),
         Product(1, hidden, config.vocabulary_size),
-        *_attention(tokens, config.head_dim, config.heads * layers),
+        *_attention(tokens, config.head_dim, config.heads * layers, causal=True),
     ]
 
 
-def _attention(tokens: int, head: int, count: int) -> list[Product]:
-    """Scores and weighted values of each head."""
+def _attention(tokens: int, head: int, count: int, causal: bool) -> list[Product]:
+    """Scores and weighted values of each head; tokens after the own one are left out."""
+    seen = (tokens + 1) // 2 if causal else tokens
     return [
-        Product(tokens, head, tokens, count, of_activations=True),
-        Product(tokens, tokens, head, count, of_activations=True),
+        Product(tokens, head, seen, count, of_activations=True),
+        Product(tokens, seen, head, count, of_activations=True),
     ]
