@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from emulator.console import json_option, note, print_facts, print_json, print_table, progress
+from emulator.console import json_option, note, print_facts, print_json, progress
 from hw.spec.errors import InputError
+from sim_tests.hardwire_print import print_comparison
 
 if TYPE_CHECKING:
     from emulator.hardwired.weights import SmallWeights
@@ -119,7 +120,7 @@ def compare_command(
     if as_json:
         print_json(result)
     else:
-        _print(result)
+        print_comparison(result)
 
 
 def _chosen(names: tuple[str, ...]) -> list[str]:
@@ -221,84 +222,6 @@ def _save(folder: Path, files: dict[str, str]) -> None:
             part.mkdir()
             for name, text in files.items():
                 (part / name).write_text(text)
-
-
-def _print(result: dict[str, Any]) -> None:
-    designs = result["designs"]
-    print_table(
-        f"{result['shape']}, {result['weights']}: cells (structural)",
-        ["design", "full adders", "half", "flip-flops", "memory bits", "um2/weight", "cycles"]
-        + ["um2 x cycles", "depth", "toggles/weight", "seconds"],
-        [
-            [
-                d["title"],
-                d["full_adders"],
-                d["half_adders"],
-                d["registers"],
-                d["memory_bits"],
-                d["area_per_weight"],
-                d["cycles"],
-                d["area_cycles"],
-                d["depth"],
-                d["toggles_per_weight"],
-                d["generation_seconds"],
-            ]
-            for d in designs.values()
-        ],
-    )
-    print_table(
-        f"Ratios over: {result['ratios_over']}",
-        ["design", "area", "area x time", "area at equal bits a cycle"],
-        [
-            [designs[name]["title"], r["area"], r["area_time"], r["equal_bits"]]
-            for name, r in result["ratios"].items()
-        ],
-    )
-    if "cell_over_neuron" in result:
-        share = result["cell_over_neuron"]
-        print_facts({
-            "cell embedding over neuron, area": share["total"],
-            "  of it bit-serial": share["serial"],
-            "  of it regions": share["regions"],
-        })
-    base = result["base"]
-    if isinstance(base, str):
-        print_facts({"base netlist": base})
-    else:
-        print_facts({
-            "base netlist, um2/weight": base["area_per_weight"],
-            "  ports per input": base["ports_per_input"],
-            "  slack of ports": base["slack"],
-            "  wires": base["wires"],
-        })
-    other = result["da4ml"]
-    print_facts(
-        {"da4ml": other} if isinstance(other, str) else {f"da4ml, {k}": other[k] for k in other}
-    )
-    if isinstance(result["synthesis"], str):
-        print_facts({"Yosys": result["synthesis"]})
-        return
-    rows = [
-        [
-            designs[name]["title"],
-            s["cells"],
-            s.get("area", s.get("transistors")),
-            s["luts"],
-            s["luts_per_weight"],
-            s["flip_flops"],
-        ]
-        for name, s in result["synthesis"].items()
-    ]
-    graph = result["synthesis"].get("adder_graph")
-    if graph:
-        s = graph["lut6_2"]
-        title = "shared adders, bit-serial, LUT6_2"
-        rows.append([title, None, None, s["luts"], s["luts_per_weight"], s["flip_flops"]])
-    print_table(
-        "Synthesized (Yosys): gates of CMOS, LUTs of UltraScale+",
-        ["design", "cells", "area or transistors", "LUT", "LUT/weight", "FF"],
-        rows,
-    )
 
 
 @click.command("generate")

@@ -213,7 +213,8 @@ def plan_base(
         for value in values
     )
     empty = (len(values) - 1) / 2 + sigmas * math.sqrt(len(values) / 12)
-    slices = min(sum(slots), _slices(inputs, used, sigmas, empty))
+    # Short rows may have one weight of each magnitude.
+    slices = min(sum(slots), max(len(values), _slices(inputs, used, sigmas, empty)))
     return BaseSpec(
         inputs=inputs,
         outputs=outputs,

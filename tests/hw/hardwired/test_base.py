@@ -142,6 +142,15 @@ def test_slack_at_the_size_of_gpt_oss() -> None:
         assert report["ports_per_input"] < 1.0
 
 
+@pytest.mark.parametrize("inputs", [1, 2, 8, 24, 100])
+def test_a_plan_fits_short_rows(inputs: int) -> None:
+    for seed in range(3):
+        weights = synthetic(6, inputs, "mxfp4", seed=seed)
+        flat = replace(weights, exponents=np.zeros_like(weights.exponents))
+        spec = plan_for(flat)
+        assert check_program(spec, fit(spec, flat.values), flat) == 6 * inputs
+
+
 def small_weights(*counts: int) -> np.ndarray:
     """Rows with so many weights of 1, 3 and 7."""
     row = [1] * counts[0] + [-3] * counts[1] + [7] * counts[2]
