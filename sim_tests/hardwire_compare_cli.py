@@ -229,7 +229,7 @@ def _save(folder: Path, files: dict[str, str]) -> None:
 @click.option("--bits", default=1, show_default=True, help="Of an element a cycle: 1, 2, 4 or 8.")
 @click.option(
     "--taps",
-    default=3,
+    default=4,
     show_default=True,
     help="Block scales may be this many binades, less one, apart.",
 )
