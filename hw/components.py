@@ -1,11 +1,11 @@
 """Components of a flight processor that are synthesized by themselves, and how many of each there are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amaranth.lib import wiring
 
-from hw.core.chain import Chain
+from hw.core.chain import Chain, ChainDatapath
 from hw.core.dsp48e2 import DSP48E2
 from hw.core.index_decoder import IndexDecoder
 from hw.core.pair_mac import PairMac
@@ -57,10 +57,11 @@ INT4 = ChainSpec(weight_magnitude=8)
 
 
 def _chain(spec: ChainSpec) -> Callable[[Multiplier], wiring.Component]:
-    def build(multiplier: Multiplier) -> wiring.Component:
-        return Chain(ChainSpec(weight_magnitude=spec.weight_magnitude, multiplier=multiplier))
+    return lambda multiplier: Chain(replace(spec, multiplier=multiplier))
 
-    return build
+
+def _datapath(spec: ChainSpec) -> Callable[[Multiplier], wiring.Component]:
+    return lambda multiplier: ChainDatapath(replace(spec, multiplier=multiplier))
 
 
 def _dsp(multiplier: Multiplier) -> wiring.Component:
@@ -77,8 +78,10 @@ COMPONENTS = {
         Component(
             "overflow_adjust", lambda _: OverflowAdjust(INT8), len(INT8.adjusted_cells), False
         ),
+        Component("chain_datapath", _datapath(INT8), 1, False),
+        Component("chain_datapath_int4", _datapath(INT4), 1, False),
+        # With the FIFO that lets it be stalled.
         Component("chain", _chain(INT8), 1, True),
-        Component("chain_int4", _chain(INT4), 1, False),
         Component("index_decoder", lambda _: IndexDecoder(), 0, True),
     )
 }

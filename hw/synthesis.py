@@ -30,7 +30,7 @@ hierarchy -top {top}
 proc
 memory_collect
 setattr -set ram_style "ultra" t:$mem_v2 r:SIZE>={depth} %i r:WIDTH>={width} %i
-synth_xilinx -family xcup -top {top} -noiopad -noclkbuf
+synth_xilinx -family xcup -top {top} -noiopad -noclkbuf -widemux 5
 tee -q -o stat.json stat -json
 """
 

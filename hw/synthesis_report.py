@@ -92,8 +92,8 @@ class SynthesisReport:
 
     def _array(self) -> Iterator[Any]:
         """All chains of the machine's matrix engine, one synthesized and the others like it."""
-        each = self._resources(COMPONENTS["chain"])
-        yield "resources", _row("chain", chains_of(self.spec), each, "an array")
+        each = self._resources(COMPONENTS["chain_datapath"])
+        yield "resources", _row("chain_datapath", chains_of(self.spec), each, "an array")
 
     def _module(self, name: str) -> Iterator[Any]:
         rows = synthesize(self.core_verilog, PREFIX + name)

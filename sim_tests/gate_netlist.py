@@ -54,7 +54,11 @@ class GateNetlist:
             name: [_net(bit) for bit in port["bits"]] for name, port in module["ports"].items()
         }
         self.inputs = {n for n, port in module["ports"].items() if port["direction"] == "input"}
-        gates = [_gate(cell, library) for cell in module["cells"].values()]
+        gates = [
+            _gate(cell, library)
+            for cell in module["cells"].values()
+            if cell["type"] != "$scopeinfo"  # what is left of submodules; no circuit
+        ]
         self.registers = [gate for gate in gates if gate.cell.clock]
         self.gates = _sorted([gate for gate in gates if not gate.cell.clock])
 

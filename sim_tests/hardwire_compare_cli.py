@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from emulator.console import json_option, note, print_facts, print_json, print_table, progress
+from emulator.console import json_option, note, print_facts, print_json, progress
 from hw.spec.errors import InputError
+from sim_tests.hardwire_print import print_comparison
 
 if TYPE_CHECKING:
     from emulator.hardwired.weights import SmallWeights
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SYNTHESIS_WEIGHTS = 1024
-"""Networks of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
+SYNTHESIS_WEIGHTS = 256
+"""All designs of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
 LARGEST = 1 << 24
+GRAPH_WEIGHTS = 1 << 18
+"""The search for shared sums takes minutes above this; larger matrices have it only when it is named."""
 
 
 def weight_options(command: Command) -> Command:
@@ -86,6 +89,9 @@ def compare_command(
     weights = read_weights(path, tensor, shape, kind, seed)
     spec = _spec(weights, bits)
     size = spec.inputs * spec.outputs
+    if not names and size > GRAPH_WEIGHTS:
+        chosen.remove("adder_graph")
+        note(f"adder_graph: left out, {size} weights; --design adder_graph has it")
     files: dict[str, str] = {}
     operators: dict[str, Operator] = {}
     with progress("designs", None) as step:
@@ -105,6 +111,7 @@ def compare_command(
         result["cell_over_neuron"] = bit_serial_share(figures)
     result["base"] = _base_figures(weights, bits)
     result |= _synthesized(operators, figures, size, synthesis, liberty)
+    result["da4ml"] = _da4ml(spec, isinstance(result["synthesis"], dict))
     if save is not None:
         files = _verilog_files(operators)
         _save(save, files)
@@ -113,7 +120,7 @@ def compare_command(
     if as_json:
         print_json(result)
     else:
-        _print(result)
+        print_comparison(result)
 
 
 def _chosen(names: tuple[str, ...]) -> list[str]:
@@ -189,6 +196,18 @@ def _synthesized(
     return {"synthesis": table}
 
 
+def _da4ml(spec: "OperatorSpec", synthesis: bool) -> dict[str, Any] | str:
+    """Figures of da4ml, or why there are none."""
+    from sim_tests.hardwire_da4ml import MAXIMUM_WEIGHTS, da4ml_figures, is_installed
+
+    size = spec.inputs * spec.outputs
+    if not is_installed():
+        return "not installed; pip install 'openlpu[da4ml]' brings it"
+    if size > MAXIMUM_WEIGHTS:
+        return f"not run: {size} weights; its search is for up to {MAXIMUM_WEIGHTS}"
+    return da4ml_figures(spec, synthesis)
+
+
 def _verilog_files(operators: dict[str, "Operator"]) -> dict[str, str]:
     from hw.hardwired.frame import operator_verilog
 
@@ -205,88 +224,19 @@ def _save(folder: Path, files: dict[str, str]) -> None:
                 (part / name).write_text(text)
 
 
-def _print(result: dict[str, Any]) -> None:
-    designs = result["designs"]
-    print_table(
-        f"{result['shape']}, {result['weights']}: cells (structural)",
-        ["design", "full adders", "half", "flip-flops", "memory bits", "um2/weight", "cycles"]
-        + ["um2 x cycles", "depth", "toggles/weight", "seconds"],
-        [
-            [
-                d["title"],
-                d["full_adders"],
-                d["half_adders"],
-                d["registers"],
-                d["memory_bits"],
-                d["area_per_weight"],
-                d["cycles"],
-                d["area_cycles"],
-                d["depth"],
-                d["toggles_per_weight"],
-                d["generation_seconds"],
-            ]
-            for d in designs.values()
-        ],
-    )
-    print_table(
-        f"Ratios over: {result['ratios_over']}",
-        ["design", "area", "area x time", "area at equal bits a cycle"],
-        [
-            [designs[name]["title"], r["area"], r["area_time"], r["equal_bits"]]
-            for name, r in result["ratios"].items()
-        ],
-    )
-    if "cell_over_neuron" in result:
-        share = result["cell_over_neuron"]
-        print_facts({
-            "cell embedding over neuron, area": share["total"],
-            "  of it bit-serial": share["serial"],
-            "  of it regions": share["regions"],
-        })
-    base = result["base"]
-    if isinstance(base, str):
-        print_facts({"base netlist": base})
-    else:
-        print_facts({
-            "base netlist, um2/weight": base["area_per_weight"],
-            "  ports per input": base["ports_per_input"],
-            "  slack of ports": base["slack"],
-            "  wires": base["wires"],
-        })
-    if isinstance(result["synthesis"], str):
-        print_facts({"Yosys": result["synthesis"]})
-        return
-    rows = [
-        [
-            designs[name]["title"],
-            s["cells"],
-            s.get("area", s.get("transistors")),
-            s["luts"],
-            s["luts_per_weight"],
-            s["flip_flops"],
-        ]
-        for name, s in result["synthesis"].items()
-    ]
-    graph = result["synthesis"].get("adder_graph")
-    if graph:
-        s = graph["lut6_2"]
-        title = "shared adders, bit-serial, LUT6_2"
-        rows.append([title, None, None, s["luts"], s["luts_per_weight"], s["flip_flops"]])
-    print_table(
-        "Synthesized (Yosys): gates of CMOS, LUTs of UltraScale+",
-        ["design", "cells", "area or transistors", "LUT", "LUT/weight", "FF"],
-        rows,
-    )
-
-
 @click.command("generate")
 @weight_options
 @click.option("--bits", default=1, show_default=True, help="Of an element a cycle: 1, 2, 4 or 8.")
 @click.option(
     "--taps",
-    default=3,
+    default=4,
     show_default=True,
     help="Block scales may be this many binades, less one, apart.",
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Folder of an earlier run: program the same silicon, byte for byte, with these weights.",
 )
 @click.option("--margin", type=float, help="Standard deviations of slack.  [default: by outputs]")
 @click.option(
@@ -302,23 +252,28 @@ def generate_command(
     bits: int,
     taps: int,
     margin: float | None,
+    base: Path | None,
     output: Path,
     as_json: bool,
 ) -> None:
     """Write a base netlist that knows no weights, and the metal program that makes it a matrix.
 
     The base depends on the shape and on how often each magnitude is expected; the program is a list of
-    wires. Together they are proved to be the weights.
+    wires. Together they are proved to be the weights. With --base the silicon of an earlier run is kept
+    (--taps, --bits and --margin are then its own), and only the wires are new.
     """
     from hw.spec.output import check_output
-    from sim_tests.hardwire_generate import generate, plan_for
+    from sim_tests.hardwire_generate import generate, load_base, plan_for
     from sim_tests.hardwire_weights import read_weights
 
     check_output(output)
     if not 1 <= taps <= 8:
         raise InputError(f"--taps: expected 1 to 8, found {taps}")
     weights = read_weights(path, tensor, shape, kind, seed)
-    spec = plan_for(weights, taps=taps, bits=bits, margin=margin)
+    if base is None:
+        spec = plan_for(weights, taps=taps, bits=bits, margin=margin)
+    else:
+        spec = load_base(base)
     report = generate(weights, spec, output)
     if as_json:
         print_json(report)

@@ -2,6 +2,8 @@
 
 import json
 import time
+from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from hw.hardwired.adder_algebra import check_base_neuron
 from hw.hardwired.base import BaseSpec, build_base_neuron, plan_base
 from hw.hardwired.base_verilog import base_verilog, metal_verilog
 from hw.hardwired.metal import MetalProgram, fit
-from hw.spec.errors import CheckFailed
+from hw.spec.errors import CheckFailed, InputError
 from hw.spec.output import atomic_write
+from mapping.frontend.files import read_json_object
 
-__all__ = ["check_program", "generate", "plan_for"]
+__all__ = ["check_program", "generate", "load_base", "plan_for"]
 
 NAME = "hardwired"
+BASE_NETLIST, BASE_SPEC = "base.v", "base.json"
 VERILOG_POINTS = 300_000
 """Programs of more wires are written as arrays only."""
 
@@ -72,8 +76,41 @@ def check_program(spec: BaseSpec, metal: MetalProgram, weights: SmallWeights) ->
     return read.size
 
 
+def load_base(folder: Path) -> BaseSpec:
+    """The base that an earlier `generate` wrote, whose netlist has to be what its spec makes, byte for byte.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or its content is no base.
+    CheckFailed
+        If the netlist is another.
+    """
+    path = folder / BASE_SPEC
+    fields = read_json_object(path)
+    names = {field.name for field in dataclass_fields(BaseSpec)}
+    if set(fields) != names:
+        raise InputError(f"{path}: expected the fields {', '.join(sorted(names))}")
+    for name, value in fields.items():
+        numbers = value if isinstance(value, list) else [value]
+        if isinstance(value, list) != (name in {"magnitudes", "slots"}) or not all(
+            isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 20 for n in numbers
+        ):
+            raise InputError(f"{path}: {name}: expected whole numbers, found {str(value)[:40]}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    spec = BaseSpec(**values)
+    netlist = folder / BASE_NETLIST
+    if not netlist.is_file():
+        raise InputError(f"{netlist}: expected the base netlist, found none")
+    if netlist.read_bytes() != base_verilog(spec, NAME).encode():
+        raise CheckFailed(
+            f"{netlist}: is not the netlist of {path}; the silicon would not be the same"
+        )
+    return spec
+
+
 def generate(weights: SmallWeights, spec: BaseSpec, folder: Path) -> dict[str, Any]:
-    """Write `base.v`, `metal.npz`, `report.json` and, for small programs, `metal.v`; returns the report.
+    """Write the base (`base.v`, `base.json`), the program (`metal.npz`, and `metal.v` if it is small) and a report.
 
     Raises
     ------
@@ -110,7 +147,8 @@ def generate(weights: SmallWeights, spec: BaseSpec, folder: Path) -> dict[str, A
     }
     with atomic_write(folder) as part:
         part.mkdir()
-        (part / "base.v").write_text(base_verilog(spec, NAME))
+        (part / BASE_NETLIST).write_text(base_verilog(spec, NAME))
+        (part / BASE_SPEC).write_text(json.dumps(asdict(spec), indent=2) + "\n")
         np.savez(
             part / "metal.npz",
             ports=metal.ports,

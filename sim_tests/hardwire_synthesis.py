@@ -14,7 +14,7 @@ from hw.hardwired.verilog import Adders, netlist_verilog
 from hw.spec.errors import CheckFailed
 from sim_tests import toolchain
 
-__all__ = ["gate_figures", "lut_figures", "prove", "run_yosys"]
+__all__ = ["TOP", "gate_figures", "lut_figures", "lut_figures_of", "prove", "run_yosys"]
 
 YOSYS = (
     sys.executable,
@@ -61,19 +61,28 @@ def _cells(text: str, top: str) -> dict[str, int]:
 
 
 def lut_figures(operator: Operator, adders: Adders = Adders.EQUATIONS) -> dict[str, Any]:
-    """LUTs and flip-flops on an UltraScale+ FPGA, without DSPs and shift-register LUTs."""
+    """LUTs and flip-flops of a network on an UltraScale+ FPGA; see `lut_figures_of`."""
+    weights = operator.spec.inputs * operator.spec.outputs
+    return lut_figures_of(netlist_verilog(operator.netlist, TOP, adders), weights)
+
+
+def lut_figures_of(verilog: str, weights: int) -> dict[str, Any]:
+    """LUTs and flip-flops of module `TOP` on an UltraScale+ FPGA, without DSPs and shift-register LUTs.
+
+    Cells that are neither, such as carry chains, are in `others`.
+    """
     script = (
-        f"read_verilog core.v; synth_xilinx -family xcup -top {TOP} -flatten -nodsp -nosrl "
+        f"read_verilog -sv core.v; synth_xilinx -family xcup -top {TOP} -flatten -nodsp -nosrl "
         "-noiopad -noclkbuf; tee -q -o stat.json stat -json"
     )
-    verilog = netlist_verilog(operator.netlist, TOP, adders)
     cells = _cells(run_yosys(script, {"core.v": verilog}, ["stat.json"])["stat.json"], TOP)
     luts = sum(count for kind, count in cells.items() if re.fullmatch(r"LUT\d(_2)?", kind))
     flip_flops = sum(count for kind, count in cells.items() if kind.startswith("FD"))
     others = {
-        kind: count for kind, count in cells.items() if not re.fullmatch(r"LUT\d(_2)?|FD.*", kind)
+        kind: count
+        for kind, count in cells.items()
+        if not re.fullmatch(r"LUT\d(_2)?|FD.*|\$scopeinfo", kind)
     }
-    weights = operator.spec.inputs * operator.spec.outputs
     return {
         "luts": luts,
         "luts_per_weight": luts / weights,

@@ -18,7 +18,7 @@ from hw.spec.errors import InputError
 
 def system_commands() -> list[click.Command]:
     """Commands of the group `lpu hardwire`."""
-    return [system_command, report_command]
+    return [system_command, report_command, accuracy_command]
 
 
 @click.command("system")
@@ -236,3 +236,63 @@ def _print_costs(facts: dict[str, Any]) -> None:
         print_table("Against the published tables", list(table), rows)
     for line in facts.get("contradictions", []):
         click.echo(f"In the paper: {line}")
+
+
+LARGEST_FOR_ACCURACY = 1 << 26
+"""Weights of a model whose arithmetic is followed bit for bit."""
+
+
+@click.command("accuracy")
+@click.argument("model", default="pydoc-gpt-oss")
+@click.option(
+    "--text", type=click.Path(path_type=Path), help="Text file. [default: the bundled one]"
+)
+@click.option("--limit", type=int, default=512, show_default=True, help="Tokens to predict.")
+@click.option("--window", type=int, default=128, show_default=True, help="Tokens of a window.")
+@json_option
+def accuracy_command(model: str, text: Path | None, limit: int, window: int, as_json: bool) -> None:
+    """What variants of the 16-chip machine cost in accuracy, bit for bit, on a small MODEL (emulated)."""
+    import numpy as np
+
+    from emulator.hardwired_system.accuracy import compare
+    from emulator.hardwired_system.variants import numeric_variants
+    from mapping.frontend.model import MODELS_FOLDER, load_model
+    from mapping.hardwired_weights import hardwired_model
+    from mapping.reference_gpt_oss import GptOssReference
+
+    loaded = load_model(model)
+    if loaded.parameters > LARGEST_FOR_ACCURACY:
+        raise InputError(
+            f"{loaded.name}: expected a model of at most {LARGEST_FOR_ACCURACY:,} weights, "
+            f"found {loaded.parameters:,}: accuracy is measured at small size"
+        )
+    if limit < 1 or not 1 <= window <= loaded.config.maximum_positions:
+        raise InputError(
+            f"--limit {limit}, --window {window}: expected 1 or more, and a window of at most "
+            f"{loaded.config.maximum_positions} positions"
+        )
+    reference, wires = GptOssReference(loaded), hardwired_model(loaded)
+    path = text or MODELS_FOLDER / "pydoc-llama" / "heldout.txt"
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected UTF-8 text") from None
+    tokens = np.array(loaded.tokenizer.encode(content)[: limit + 1], np.int64)
+    if len(tokens) < 2:
+        raise InputError(f"{path}: expected two tokens or more")
+    variants = numeric_variants()
+    with progress("measuring", len(variants) + 1) as advance:
+        rows = compare(wires, variants, reference.logits, tokens, window, advance)
+    if as_json:
+        print_json({
+            "model": loaded.name,
+            "kind": "emulated, bit for bit",
+            "tokens": len(tokens) - 1,
+            "window": window,
+            "variants": rows,
+        })
+        return
+    title = f"{loaded.name}: {len(tokens) - 1} tokens in windows of {window}"
+    columns = ["name", "nats a token", "KL, nats", "largest KL", "same choice", "what"]
+    names = ("name", "nll", "kl_divergence", "largest_kl_divergence", "same_first_choice", "what")
+    print_table(title, columns, [[row[name] for name in names] for row in rows])

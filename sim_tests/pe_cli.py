@@ -3,6 +3,8 @@
 import click
 
 from emulator.console import json_option, print_json, print_table
+from sim_tests.pe_compare_cli import compare_command
+from sim_tests.pe_synth_cli import synth_command
 from sim_tests.systolic_cli import array_command
 
 
@@ -44,3 +46,5 @@ def list_command(as_json: bool) -> None:
 
 
 pe.add_command(array_command)
+pe.add_command(synth_command)
+pe.add_command(compare_command)

@@ -119,6 +119,8 @@ def _reason_against(spec: "SystolicSpec", cycles: int, rtl: bool | None) -> str 
             )
         require_tools()
         return None
+    if elements > LARGEST_ELEMENTS:
+        return f"{elements} elements; up to {LARGEST_ELEMENTS} are simulated"
     if elements > SMALL_ELEMENTS or cycles > SMALL_CYCLES:
         return f"{elements} elements and {cycles} cycles are many; ask with --rtl"
     try:

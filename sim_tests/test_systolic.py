@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hw.pe.array import SystolicArray
+from hw.spec.processing_element import ELEMENTS
 from hw.spec.systolic import SystolicSpec
 from hw.spec.systolic_target import systolic_from_dict
 from sim_tests.bench import run_bench
@@ -52,6 +53,13 @@ ARRAYS: dict[str, dict[str, Any]] = {
     "ws_float32": array(dataflow="ws", dequantization="float32", columns=6, accumulator_rows=16),
     "ws_channel": array(dataflow="ws", rows=3, columns=8, dequantization="channel"),
     "ws_one_row": array(dataflow="ws", rows=1, columns=2, group_size=5),
+    "os_row_sums": array(element="mixpe-a8-unsigned", rows=3, columns=4),
+    "os_edge": array(element="mixpe-a8-edge", rows=3, columns=2, dequantization="channel"),
+    "os_a16": array(element="mixpe-a16", rows=2, columns=3, dequantization="float32"),
+    "os_fp16": array(element="fp16", rows=2, columns=2, dequantization="none", group_size=64),
+    "os_control": array(element="dequant-int8", rows=2, columns=2),
+    "ws_row_sums": array(element="mixpe-a8-unsigned", dataflow="ws", dequantization="float32"),
+    "ws_edge": array(element="mixpe-a8-edge", dataflow="ws", rows=3, columns=4),
 }
 
 
@@ -70,7 +78,12 @@ def gemms(spec: SystolicSpec) -> list[dict[str, Any]]:
     return chosen
 
 
-@pytest.mark.parametrize("name", list(ARRAYS))
+# Simulated with the slow tests: what the others cover but for their corner.
+SLOW = {"os_one_element", "ws_one_row", "os_fp16", "os_control", "ws_edge"}
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ARRAYS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_systolic(name: str) -> None:
     content = ARRAYS[name]
     spec = spec_of(content)
@@ -81,3 +94,20 @@ def test_systolic(name: str) -> None:
         parameters={"array": content, "gemms": gemms(spec)},
     )
     assert result.tests == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ELEMENTS))
+def test_every_element_in_an_array(name: str) -> None:
+    element = ELEMENTS[name]
+    kind = "float32" if element.fp32 else "integer"
+    content = array(element=name, rows=2, columns=3, dequantization=kind)
+    spec = spec_of(content)
+    result = run_bench(
+        "systolic_element",
+        lambda: SystolicArray(spec),
+        "sim_tests.bench_systolic",
+        parameters={"array": content, "gemms": gemms(spec)},
+        only="every_product_is_right|stalls_lose_nothing",
+    )
+    assert result.tests == 5

@@ -87,10 +87,58 @@ def test_generate_writes_base_and_metal(capsys: pytest.CaptureFixture[str], tmp_
     result = run_json(capsys, "generate", "--shape", "128x4", "-o", str(folder))
     assert result["weights_proved"] == 512
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["base.v", "metal.npz", "metal.v", "report.json"]
+    assert names == ["base.json", "base.v", "metal.npz", "metal.v", "report.json"]
     assert json.loads((folder / "report.json").read_text())["slack"] == result["slack"]
     with np.load(folder / "metal.npz", allow_pickle=False) as metal:
         assert metal["ports"].shape == (4, result["ports_per_neuron"])
+
+
+def test_new_weights_on_the_same_silicon(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_json(capsys, "generate", "--shape", "256x4", "-o", str(first))
+    arguments = ("generate", "--shape", "256x4", "--seed", "2", "--base", str(first))
+    run_json(capsys, *arguments, "-o", str(second))
+    for name in ("base.v", "base.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert (first / "metal.v").read_bytes() != (second / "metal.v").read_bytes()
+    # Another shape does not fit.
+    line = refused(capsys, "generate", "--shape", "64x4", "--base", str(first), "-o", str(second))
+    assert "expected a shape of 4 by 256" in line
+    # A netlist that was touched is not the silicon that the program is for.
+    (first / "base.v").write_text((first / "base.v").read_text().replace("^", "&", 1))
+    assert lpu.main(["hardwire", *arguments, "-o", str(second)]) == 1
+    assert "the silicon would not be the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[]", "base.json"),
+        ("{}", "expected the fields bias_bits"),
+        ('{"slices": "many"}', "expected the fields"),
+        ("SPEC slices -1", "slices: expected whole numbers, found -1"),
+        ("SPEC slots 3", "slots: expected whole numbers, found 3"),
+        ("SPEC bits 3", "bits: expected 1, 2, 4 or 8"),
+    ],
+)
+def test_bases_that_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str
+) -> None:
+    base = tmp_path / "base"
+    run_json(capsys, "generate", "--shape", "64x2", "-o", str(base))
+    if text.startswith("SPEC"):
+        _, name, value = text.split()
+        text = json.dumps(json.loads((base / "base.json").read_text()) | {name: int(value)})
+    (base / "base.json").write_text(text)
+    out = str(tmp_path / "out")
+    assert message in refused(capsys, "generate", "--shape", "64x2", "--base", str(base), "-o", out)
+
+
+def test_a_base_without_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ("generate", "--shape", "64x2", "--base", str(tmp_path), "-o", str(tmp_path / "o"))
+    assert "base.json" in refused(capsys, *arguments)
 
 
 def save_tensors(path: Path) -> None:

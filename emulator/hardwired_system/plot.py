@@ -56,7 +56,7 @@ def _throughput(
     for name in ("real resources", "heads"):
         machine = next(v.machine for v in improvements() if v.name == name)
         rates = [measure(model, machine, context).tokens_per_second for context in contexts]
-        axes.plot(contexts, rates, "--", label=f"{name}, emulated")
+        axes.plot(contexts, rates, "--", label=f"variant '{name}', emulated")
     paper = published()
     if model.name == paper["model"]:
         point = paper["throughput"]

@@ -110,7 +110,7 @@ def improvements() -> list[Variant]:
         ("wider ports", "32 bytes a cycle a port", {"operand_bus_bytes": 32}),
         ("8-bit keys and values", "INT8 keys and values", {"kv_bits": 8}),
         ("16-bit sums", "partial sums of 16 bits", {"partial_sum_bits": 16}),
-        ("12-bit sums", "partial sums of 12 bits", {"partial_sum_bits": 12}),
+        ("8-bit sums", "partial sums of 8 bits", {"partial_sum_bits": 8}),
         ("more in flight", "nine tokens a layer instead of six", {"stages": 9}),
     ]
     result = []
@@ -119,3 +119,20 @@ def improvements() -> list[Variant]:
         machine = dataclasses.replace(machine, **fields)  # pyright: ignore[reportArgumentType] - names are checked by replace
         result.append(Variant(name, change, machine))
     return result
+
+
+def numeric_variants() -> list[Variant]:
+    """The published machine, and those improvements that change what is computed; narrower sums last."""
+    steps = improvements()
+    changing = {"exact partial sums", "scattered reduction", "heads", "24-bit sums",
+                "8-bit keys and values", "16-bit sums", "8-bit sums"}  # fmt: skip
+    last = next(v.machine for v in steps if v.name == "8-bit sums")
+    narrower = [
+        Variant(
+            f"{bits}-bit sums",
+            f"partial sums of {bits} bits",
+            dataclasses.replace(last, partial_sum_bits=bits),
+        )
+        for bits in (6, 4)
+    ]
+    return [readings()[0], *(v for v in steps if v.name in changing), *narrower]

@@ -4,6 +4,7 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.core.pair_mac import OPERAND_BITS, PairMac, Start
@@ -12,7 +13,7 @@ from hw.core.reduction_node import OverflowAdjust, ReductionNode, carried_on, pe
 from hw.core.sparse_multiplexer import SparseMultiplexer
 from hw.spec.chain import CANDIDATES, INDEX_BITS, KEPT, KEPT_BITS, ChainSpec
 
-__all__ = ["Chain", "chain_input_layout", "chain_output_layout"]
+__all__ = ["Chain", "ChainDatapath", "chain_input_layout", "chain_output_layout"]
 
 
 def chain_input_layout(spec: ChainSpec) -> data.StructLayout:
@@ -46,7 +47,7 @@ def chain_output_layout(spec: ChainSpec) -> data.StructLayout:
     })
 
 
-class Chain(wiring.Component):
+class ChainDatapath(wiring.Component):
     """16/N dot products of N kept weights a beat, each with two tokens, or two of them with one.
 
     A beat of N of 16 has 16/N outputs of N cells each (with `cells` cells: `cells`/N): output o owns cells
@@ -60,8 +61,174 @@ class Chain(wiring.Component):
     lane to the next reduction node. Operands and modes enter each cell with the delay of
     `ChainSpec.skew`, and the outputs of a beat leave together.
 
-    Streams: one beat a cycle; latency `ChainSpec.latency`. All stages move together, unless a beat waits
-    at the output.
+    No flow control: a beat enters in any cycle, and leaves `ChainSpec.latency` cycles later. An enable
+    that reaches every register would be the slowest path of all; `Chain` can be stalled.
+
+    Parameters
+    ----------
+    spec : ChainSpec
+        Geometry, operands, multiplier.
+
+    Members
+    -------
+    beat : In(chain_input_layout(spec))
+        A beat.
+    valid : In(1)
+        There is one.
+    result : Out(chain_output_layout(spec))
+        What it yields.
+    done : Out(1)
+        There is a result.
+    """
+
+    # pyright knows no members of views.
+    beat: Any
+    valid: Value
+    result: Any
+    done: Value
+
+    def __init__(self, spec: ChainSpec) -> None:
+        self.spec = spec
+        super().__init__({
+            "beat": In(chain_input_layout(spec)),
+            "valid": In(1),
+            "result": Out(chain_output_layout(spec)),
+            "done": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        spec = self.spec
+        # Validity alone is reset: what is not valid may be anything.
+        valid: Value = self.valid
+        for age in range(spec.latency):
+            later = Signal(name=f"valid_{age}")
+            m.d.sync += later.eq(valid)
+            valid = later
+        m.d.comb += self.done.eq(valid)
+        # breaks[t]: whether outputs end behind groups, t cycles behind the first cell's operands.
+        breaks = delays(m, "breaks", self._breaks(m, self.beat.kept), spec.latency)[1:]
+        m.d.comb += self.result.tag.eq(delays(m, "tag", self.beat.tag, spec.latency)[-1])
+
+        words = self._cells(m, self.beat, breaks)
+        emitted = []
+        for group, (low, high) in enumerate(self._nodes(m, words, breaks)):
+            m.d.comb += [
+                self.result.sums[group].low.eq(low),
+                self.result.sums[group].high.eq(high),
+            ]
+            emitted.append(self._broken(breaks[spec.latency - 1], group))
+        m.d.comb += self.result.emitted.eq(Cat(emitted))
+        return m
+
+    def _breaks(self, m: Module, kept: Value) -> Value:
+        """Bit n: outputs end behind every 2**n groups."""
+        sizes = [n for n in KEPT if self.spec.group <= n <= self.spec.cells]
+        bits = Signal(len(sizes))
+        for position, size in enumerate(sizes):
+            shorter = [KEPT.index(n) for n in sizes if n <= size]
+            m.d.comb += bits[position].eq((kept >= shorter[0]) & (kept <= shorter[-1]))
+        return bits
+
+    def _broken(self, breaks: Value, group: int) -> Value:
+        """Whether an output ends behind a group."""
+        return breaks[((group + 1) & -(group + 1)).bit_length() - 1]
+
+    def _cells(self, m: Module, beat: Any, breaks: list[Value]) -> list[Value]:
+        """The cells; returns the word at the end of each group."""
+        spec = self.spec
+        two_weights = delays(m, "two_weights", beat.two_weights, 1)[1]
+        ends: list[Value] = []
+        below: PairMac | None = None
+        for number in range(spec.cells):
+            m.submodules[f"select_{number}"] = select = SparseMultiplexer()
+            m.submodules[f"cell_{number}"] = cell = PairMac(spec.multiplier)
+            m.d.comb += [
+                select.enable.eq(1),
+                select.index.eq(beat.indices[number]),
+                select.first.eq(beat.activations),
+                select.second.eq(beat.other_activations),
+                cell.enable.eq(1),
+            ]
+            weights = Cat(beat.weights[number], beat.other_weights[number])
+            weights = delays(m, f"weights_{number}", weights, 1)[1]
+            weight, other_weight = weights[:OPERAND_BITS], weights[OPERAND_BITS:]
+            # d, b and a: the low lane is weight * activation in both modes.
+            operands = Mux(
+                two_weights,
+                Cat(weight, select.chosen, other_weight),
+                Cat(select.chosen, weight, select.other),
+            )
+            late = delays(m, f"operands_{number}", operands, spec.skew[number])[-1]
+            m.d.comb += Cat(cell.d, cell.b, cell.a).eq(late)
+
+            if below is None:
+                m.d.comb += cell.start.eq(Start.ZERO)
+            else:
+                m.d.comb += cell.cascade_in.eq(below.cascade_out)
+                through = Start.WORD if number in spec.adjusted_cells else Start.CASCADE
+                start = Value.cast(through)
+                if number % spec.group == 0:
+                    broken = self._broken(breaks[spec.skew[number]], number // spec.group - 1)
+                    start = Mux(broken, Value.cast(Start.ZERO), start)
+                m.d.comb += Value.cast(cell.start).eq(start)
+            if number in spec.adjusted_cells:
+                rest = self._adjust(m, number, ends[-1])
+                # The slice's own register is one of these cycles.
+                fabric = delays(m, f"rest_{number}", rest, spec.adjust_registers - 1)
+                m.d.comb += cell.word.eq(fabric[-1])
+            if (number + 1) % spec.group == 0:
+                ends.append(cell.p)
+            below = cell
+        return ends
+
+    def _adjust(self, m: Module, number: int, word: Value) -> Value:
+        """The overflow adjust unit in front of a cell; `_nodes` connects what is pending."""
+        unit = OverflowAdjust(self.spec)
+        m.submodules[f"adjust_{number}"] = unit
+        m.d.comb += unit.word.eq(word)
+        return unit.rest
+
+    def _nodes(
+        self, m: Module, words: list[Value], breaks: list[Value]
+    ) -> list[tuple[Value, Value]]:
+        """Reduction nodes, and what is pending between them; the outputs, all in the same cycle."""
+        spec = self.spec
+        outputs: list[tuple[Value, Value]] = []
+        pending: Any = Signal(pending_layout(spec), name="pending_0")
+        for group, word in enumerate(words):
+            m.submodules[f"node_{group}"] = node = ReductionNode(spec)
+            m.d.comb += [
+                node.enable.eq(1),
+                node.word.eq(word),
+                node.pending.eq(pending),
+            ]
+            late = spec.node_times[-1] - spec.node_times[group]
+            sums = delays(m, f"sums_{group}", Cat(node.low, node.high), late)[-1]
+            half = spec.output_bits
+            outputs.append((sums[:half].as_signed(), sums[half:].as_signed()))
+            if group + 1 == spec.outputs:
+                break
+            behind: Any = pending
+            if (group + 1) * spec.group < min(spec.adjusted_cells, default=spec.cells):
+                continue
+            if (group + 1) * spec.group in spec.adjusted_cells:
+                unit: Any = m.submodules[f"adjust_{(group + 1) * spec.group}"]
+                m.d.comb += unit.earlier.eq(pending)
+                behind = unit.pending
+            broken = self._broken(breaks[spec.node_times[group]], group)
+            apart = spec.node_times[group + 1] - spec.node_times[group]
+            later = delays(m, f"pending_{group}", carried_on(broken, behind), apart)[-1]
+            pending = Signal(pending_layout(spec), name=f"pending_{group + 1}")
+            m.d.comb += Value.cast(pending).eq(later)
+        return outputs
+
+
+class Chain(wiring.Component):
+    """A `ChainDatapath` between streams, with a FIFO behind it for all beats that are under way.
+
+    A beat is accepted only where its result is sure of a place: nothing stops the datapath. One beat a
+    cycle, latency `ChainSpec.latency` + 1.
 
     Parameters
     ----------
@@ -88,132 +255,24 @@ class Chain(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        spec = self.spec
-        beat = self.i.payload
-        enable = Signal()
-        m.d.comb += [enable.eq(~self.o.valid | self.o.ready), self.i.ready.eq(enable)]
-
-        # Validity alone is reset: what is not valid may be anything.
-        valid: Value = self.i.valid
-        for age in range(spec.latency):
-            later = Signal(name=f"valid_{age}")
-            with m.If(enable):
-                m.d.sync += later.eq(valid)
-            valid = later
-        m.d.comb += self.o.valid.eq(valid)
-        # breaks[t]: whether outputs end behind groups, t cycles behind the first cell's operands.
-        breaks = delays(m, "breaks", self._breaks(m, beat.kept), spec.latency, enable)[1:]
-        m.d.comb += self.o.payload.tag.eq(delays(m, "tag", beat.tag, spec.latency, enable)[-1])
-
-        words = self._cells(m, beat, breaks, enable)
-        emitted = []
-        for group, (low, high) in enumerate(self._nodes(m, words, breaks, enable)):
-            m.d.comb += [
-                self.o.payload.sums[group].low.eq(low),
-                self.o.payload.sums[group].high.eq(high),
-            ]
-            emitted.append(self._broken(breaks[spec.latency - 1], group))
-        m.d.comb += self.o.payload.emitted.eq(Cat(emitted))
+        m.submodules.datapath = datapath = ChainDatapath(self.spec)
+        # A place is taken from acceptance until the cycle behind the one in which the result leaves.
+        depth = 1 << (self.spec.latency + 2 - 1).bit_length()
+        layout = chain_output_layout(self.spec)
+        m.submodules.results = results = SyncFIFO(width=layout.size, depth=depth)
+        room = Signal(range(depth + 1), init=depth)
+        accepted, taken = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(room.any()),
+            accepted.eq(self.i.valid & self.i.ready),
+            datapath.beat.eq(self.i.payload),
+            datapath.valid.eq(accepted),
+            results.w_data.eq(datapath.result),
+            results.w_en.eq(datapath.done),
+            Value.cast(self.o.payload).eq(results.r_data),
+            self.o.valid.eq(results.r_rdy),
+            results.r_en.eq(self.o.ready),
+            taken.eq(self.o.valid & self.o.ready),
+        ]
+        m.d.sync += room.eq(room + taken - accepted)
         return m
-
-    def _breaks(self, m: Module, kept: Value) -> Value:
-        """Bit n: outputs end behind every 2**n groups."""
-        sizes = [n for n in KEPT if self.spec.group <= n <= self.spec.cells]
-        bits = Signal(len(sizes))
-        for position, size in enumerate(sizes):
-            shorter = [KEPT.index(n) for n in sizes if n <= size]
-            m.d.comb += bits[position].eq((kept >= shorter[0]) & (kept <= shorter[-1]))
-        return bits
-
-    def _broken(self, breaks: Value, group: int) -> Value:
-        """Whether an output ends behind a group."""
-        return breaks[((group + 1) & -(group + 1)).bit_length() - 1]
-
-    def _cells(self, m: Module, beat: Any, breaks: list[Value], enable: Value) -> list[Value]:
-        """The cells; returns the word at the end of each group."""
-        spec = self.spec
-        two_weights = delays(m, "two_weights", beat.two_weights, 1, enable)[1]
-        ends: list[Value] = []
-        below: PairMac | None = None
-        for number in range(spec.cells):
-            m.submodules[f"select_{number}"] = select = SparseMultiplexer()
-            m.submodules[f"cell_{number}"] = cell = PairMac(spec.multiplier)
-            m.d.comb += [
-                select.enable.eq(enable),
-                select.index.eq(beat.indices[number]),
-                select.first.eq(beat.activations),
-                select.second.eq(beat.other_activations),
-                cell.enable.eq(enable),
-            ]
-            weights = Cat(beat.weights[number], beat.other_weights[number])
-            weights = delays(m, f"weights_{number}", weights, 1, enable)[1]
-            weight, other_weight = weights[:OPERAND_BITS], weights[OPERAND_BITS:]
-            # d, b and a: the low lane is weight * activation in both modes.
-            operands = Mux(
-                two_weights,
-                Cat(weight, select.chosen, other_weight),
-                Cat(select.chosen, weight, select.other),
-            )
-            late = delays(m, f"operands_{number}", operands, spec.skew[number], enable)[-1]
-            m.d.comb += Cat(cell.d, cell.b, cell.a).eq(late)
-
-            if below is None:
-                m.d.comb += cell.start.eq(Start.ZERO)
-            else:
-                m.d.comb += cell.cascade_in.eq(below.cascade_out)
-                through = Start.WORD if number in spec.adjusted_cells else Start.CASCADE
-                start = Value.cast(through)
-                if number % spec.group == 0:
-                    broken = self._broken(breaks[spec.skew[number]], number // spec.group - 1)
-                    start = Mux(broken, Value.cast(Start.ZERO), start)
-                m.d.comb += Value.cast(cell.start).eq(start)
-            if number in spec.adjusted_cells:
-                rest = self._adjust(m, number, ends[-1])
-                # The slice's own register is one of these cycles.
-                fabric = delays(m, f"rest_{number}", rest, spec.adjust_registers - 1, enable)
-                m.d.comb += cell.word.eq(fabric[-1])
-            if (number + 1) % spec.group == 0:
-                ends.append(cell.p)
-            below = cell
-        return ends
-
-    def _adjust(self, m: Module, number: int, word: Value) -> Value:
-        """The overflow adjust unit in front of a cell; `_nodes` connects what is pending."""
-        unit = OverflowAdjust(self.spec)
-        m.submodules[f"adjust_{number}"] = unit
-        m.d.comb += unit.word.eq(word)
-        return unit.rest
-
-    def _nodes(
-        self, m: Module, words: list[Value], breaks: list[Value], enable: Value
-    ) -> list[tuple[Value, Value]]:
-        """Reduction nodes, and what is pending between them; the outputs, all in the same cycle."""
-        spec = self.spec
-        outputs: list[tuple[Value, Value]] = []
-        pending: Any = Signal(pending_layout(spec), name="pending_0")
-        for group, word in enumerate(words):
-            m.submodules[f"node_{group}"] = node = ReductionNode(spec)
-            m.d.comb += [
-                node.enable.eq(enable),
-                node.word.eq(word),
-                node.pending.eq(pending),
-            ]
-            late = spec.node_times[-1] - spec.node_times[group]
-            sums = delays(m, f"sums_{group}", Cat(node.low, node.high), late, enable)[-1]
-            half = spec.output_bits
-            outputs.append((sums[:half].as_signed(), sums[half:].as_signed()))
-            if group + 1 == spec.outputs:
-                break
-            behind: Any = pending
-            if (group + 1) * spec.group < min(spec.adjusted_cells, default=spec.cells):
-                continue
-            if (group + 1) * spec.group in spec.adjusted_cells:
-                unit: Any = m.submodules[f"adjust_{(group + 1) * spec.group}"]
-                m.d.comb += unit.earlier.eq(pending)
-                behind = unit.pending
-            broken = self._broken(breaks[spec.node_times[group]], group)
-            apart = spec.node_times[group + 1] - spec.node_times[group]
-            later = delays(m, f"pending_{group}", carried_on(broken, behind), apart, enable)[-1]
-            pending = Signal(pending_layout(spec), name=f"pending_{group + 1}")
-            m.d.comb += Value.cast(pending).eq(later)
-        return outputs

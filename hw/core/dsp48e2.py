@@ -100,7 +100,7 @@ class DSP48E2(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.vendor:
-            m.submodules.primitive = self._primitive()
+            m.submodules.block = self._primitive()
         else:
             self._behaviour(m)
         return m

@@ -49,7 +49,7 @@ class Mult18x18d(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.vendor:
-            m.submodules.primitive = self._primitive()
+            m.submodules.block = self._primitive()
             return m
         a = Signal.like(self.a, reset_less=True)
         b = Signal.like(self.b, reset_less=True)

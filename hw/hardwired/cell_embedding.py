@@ -46,7 +46,7 @@ def build_merged(spec: OperatorSpec, keep: bool = True) -> Operator:
     x = netlist.input("x", spec.inputs * ACTIVATION_BITS)
     y: list[int] = []
     for row, weights in enumerate(spec.weights):
-        columns = Columns(netlist, spec.row_bits(row))
+        columns = Columns(netlist, spec.row_bits[row])
         columns.constant = spec.bias(row)
         for element, weight in enumerate(weights):
             for place in range(ACTIVATION_BITS):

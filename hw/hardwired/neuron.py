@@ -84,7 +84,7 @@ def build_neuron(
     lines = [x[spec.bits * i : spec.bits * (i + 1)] for i in range(spec.inputs)]
     y: list[int] = []
     for row, weights in enumerate(spec.weights):
-        columns = Columns(netlist, max(spec.row_bits(row), schedule.cycles * spec.bits))
+        columns = Columns(netlist, max(spec.row_bits[row], schedule.cycles * spec.bits))
         groups = group_by_value(weights, regions)
         counts = [(region.value, _count(netlist, region, lines, spec.bits)) for region in groups]
         add_regions(columns, counts)

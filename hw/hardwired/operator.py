@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hw.hardwired.compressor import sum_bits
 from hw.hardwired.netlist import Netlist
@@ -111,7 +112,7 @@ class OperatorSpec:
         """Elements of an output vector."""
         return len(self.weights)
 
-    @property
+    @cached_property
     def magnitudes(self) -> tuple[int, ...]:
         """Different absolute values of the weights that are not zero, smallest first."""
         return tuple(sorted({abs(weight) for row in self.weights for weight in row} - {0}))
@@ -120,14 +121,18 @@ class OperatorSpec:
         """Bias of one output."""
         return self.biases[row] if self.biases else 0
 
-    def row_bits(self, row: int) -> int:
-        """Bits that hold every value of one output."""
-        return sum_bits(*result_range(self.weights[row], self.bias(row)))
+    @cached_property
+    def row_bits(self) -> tuple[int, ...]:
+        """Bits that hold every value of each output."""
+        return tuple(
+            sum_bits(*result_range(weights, self.bias(row)))
+            for row, weights in enumerate(self.weights)
+        )
 
     @property
     def result_bits(self) -> int:
         """Bits that hold every value of every output."""
-        return max(self.row_bits(row) for row in range(self.outputs))
+        return max(self.row_bits)
 
 
 @dataclass(frozen=True)

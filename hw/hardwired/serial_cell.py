@@ -26,7 +26,7 @@ def build_serial_cell(spec: OperatorSpec, keep: bool = True) -> Operator:
     x = netlist.input("x", spec.inputs * spec.bits)
     y: list[int] = []
     for row, weights in enumerate(spec.weights):
-        columns = Columns(netlist, max(spec.row_bits(row), schedule.cycles * spec.bits))
+        columns = Columns(netlist, max(spec.row_bits[row], schedule.cycles * spec.bits))
         for element, weight in enumerate(weights):
             for place in range(spec.bits):
                 columns.add_product(x[spec.bits * element + place], weight << place)

@@ -225,6 +225,7 @@ _SPECS = (
     _element("int8", "INT8 MAC, multiplier of the synthesis tool", _INT8, 16, 32),
     _element("int8-booth", "INT8 MAC, radix-4 Booth multiplier", _INT8, 16, 32),
     _element("int8-tree", "INT8 MAC, Baugh-Wooley and a Dadda tree by hand", _INT8, 16, 32),
+    _element("int8-acc29", "INT8 MAC, accumulator for 11008 products of 127 x 127", _INT8, 16, 29),
     _element("int4x8", "INT4 x INT8, multiplier, group accumulator", _INT4_INT8, 12, _GROUP),
     _element("int4x8-acc32", "INT4 x INT8, multiplier, 32-bit accumulator", _INT4_INT8, 12, 32),
     *_mixpe_a8("", "group accumulator", _GROUP),
@@ -235,6 +236,13 @@ _SPECS = (
         _INT4_INT8,
         12,
         _GROUP,
+    ),
+    _element(
+        "mixpe-a8-recoded-acc18",
+        "The same, for groups of 128 and activations of at most 127",
+        _INT4_INT8,
+        12,
+        18,
     ),
     _element(
         "dequant-int8",

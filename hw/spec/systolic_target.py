@@ -19,6 +19,8 @@ _INTEGER_RANGE = {
     Operand.UINT4: (0, 15),
     Operand.INT5: (-16, 15),
     Operand.INT8: (-128, 127),
+    # As twice its value.
+    Operand.E2M1: (-12, 12),
     Operand.INT12: (-2048, 2047),
     Operand.INT14: (-8192, 8191),
     Operand.INT24: (-(1 << 23), (1 << 23) - 1),

@@ -132,14 +132,23 @@ def test_linear_form_of_a_full_adder() -> None:
 
 
 def test_slack_at_the_size_of_gpt_oss() -> None:
-    """At 2,880 inputs at most 15 % of the ports are unused, for any of several matrices."""
+    """At 2,880 inputs at most 15 % of the ports are unused, for any of several matrices of many rows."""
     shares = synthetic(64, 2880, "mxfp4", seed=9).shares()
-    spec = plan_base(2880, 48, shares, taps=3)
-    for seed in range(4):
-        weights = synthetic(48, 2880, "mxfp4", seed=seed)
+    spec = plan_base(2880, 1000, shares, taps=4)
+    for seed in range(3):
+        weights = synthetic(1000, 2880, "mxfp4", seed=seed)
         report = fit(spec, weights.values, weights.exponents).report(spec)
         assert 0 < report["slack"] < 0.10
         assert report["ports_per_input"] < 1.0
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 8, 24, 100])
+def test_a_plan_fits_short_rows(inputs: int) -> None:
+    for seed in range(3):
+        weights = synthetic(6, inputs, "mxfp4", seed=seed)
+        flat = replace(weights, exponents=np.zeros_like(weights.exponents))
+        spec = plan_for(flat)
+        assert check_program(spec, fit(spec, flat.values), flat) == 6 * inputs
 
 
 def small_weights(*counts: int) -> np.ndarray:
