@@ -21,6 +21,7 @@ from hw.spec.instructions import (
 )
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
+from hw.spec.weight_format import WeightFormat
 
 STORED = 2
 """Logits a token that ST writes to memory."""
@@ -145,13 +146,14 @@ class TokenProgram:
                 execute,
                 wait=_mask(Unit.LD, Unit.SFU),
                 signal=_mask(Unit.SFU),
-                wide=1,
+                format=int(WeightFormat.INT8),
                 first=1,
                 last=1,
                 pop=1,
                 group_steps=1,
                 **_count("blocks", 1),
                 **_count("steps", self.length // 4),
+                **_count("vectors", 1),
             )
         ]
         system = [
@@ -178,13 +180,13 @@ class TokenProgram:
             vector(
                 wait=_mask(Unit.LD),
                 target=Target.ACTIVATION,
-                rows=1,
+                **_count("rows", 1),
                 **_count("length", self.length),
                 a_source=Source.INPUT,
             ),
             vector(
                 target=Target.MATRIX_SCALE,
-                rows=1,
+                **_count("rows", 1),
                 **_count("length", 1),
                 a_source=Source.INPUT,
                 a_base=self.rows,
@@ -194,14 +196,14 @@ class TokenProgram:
                 wait=_mask(Unit.MPE),
                 reduce=Reduce.ARGMAX,
                 restart=1,
-                rows=1,
+                **_count("rows", 1),
                 **_count("length", self.vocabulary),
                 a_source=Source.RESULT,
                 signal=_mask(Unit.SYS),
             ),
             vector(
                 target=Target.STORE_FLOAT,
-                rows=STORED,
+                **_count("rows", STORED),
                 **_count("length", 1),
                 a_source=Source.RESULT,
                 a_pitch=1,

@@ -14,7 +14,7 @@ import yaml
 
 import lpu
 from hw.spec.machine import TARGETS, MemorySpec, load_machine
-from hw.spec.program import load_program, program_bytes
+from hw.spec.program import VERSION, load_program, program_bytes
 from mapping.recipe import RECIPES
 
 FIXTURES = Path(__file__).parent / "mapping" / "fixtures"
@@ -104,7 +104,14 @@ MACHINE_FIELDS = [
     if f.name not in ("name", "memory")
 ]
 MEMORY_FIELDS = [f"memory.{f.name}" for f in dataclasses.fields(MemorySpec)]
-REQUIRED = [*MACHINE_FIELDS, "name", "memory", *(f for f in MEMORY_FIELDS if "beat" not in f)]
+OPTIONAL = [
+    f.name
+    for f in dataclasses.fields(type(load_machine("tiny")))
+    if f.default is not dataclasses.MISSING
+]
+REQUIRED = [*(f for f in MACHINE_FIELDS if f not in OPTIONAL), "name", "memory"]
+REQUIRED += [f for f in MEMORY_FIELDS if "beat" not in f]
+ANY_WHOLE_NUMBER = ("clock_hz", "watchdog_cycles", "exchange_latency")
 
 
 @pytest.mark.parametrize("value", [-8, 1 << 40, 2.5, "16", True, None, [16], {"value": 16}])
@@ -116,9 +123,7 @@ def test_a_target_with_an_impossible_field(
     refuse(*compile_with(tmp_path, target=path), names=(path, field.removeprefix("memory.")))
 
 
-@pytest.mark.parametrize(
-    "field", [f for f in MACHINE_FIELDS if f not in ("clock_hz", "watchdog_cycles")]
-)
+@pytest.mark.parametrize("field", [f for f in MACHINE_FIELDS if f not in ANY_WHOLE_NUMBER])
 def test_a_size_that_is_no_power_of_two(refuse: Refuse, tmp_path: Path, field: str) -> None:
     path = write_target(tmp_path / "mine.yaml", field, 12)
     refuse(*compile_with(tmp_path, target=path), names=(path, field, "12"))
@@ -144,7 +149,7 @@ def test_a_target_without_a_field(refuse: Refuse, tmp_path: Path, field: str) ->
         ("name", 5, "name: expected"),
         ("memory", 5, "memory: expected a mapping"),
         ("channels", 64, "channels: expected a power of two"),
-        ("bus_bytes", 4, "channels * bus_bytes: expected 8 to 128 bytes"),
+        ("bus_bytes", 4, "channels * bus_bytes: expected 8 to 512 bytes"),
         ("drain_lanes", 4, "drain_lanes: expected at most the 2 lanes"),
         ("memory.row_words", 8, "memory.row_words: expected at least burst_beats"),
         ("memory.beat_numerator", 2, "memory.beat_numerator: expected at most beat_denominator"),
@@ -348,7 +353,7 @@ def test_a_program_cut_short_or_too_long(refuse: Refuse, program: Path) -> None:
     refuse(*run(program), names=(program,))
 
 
-def rewrite(path: Path, edit: Callable[[dict[str, Any]], object], version: int = 1) -> None:
+def rewrite(path: Path, edit: Callable[[dict[str, Any]], object], version: int = VERSION) -> None:
     """Change the header of a program file as somebody would who makes such files: the checksum is right."""
     content = path.read_bytes()
     length = int.from_bytes(content[12:16], "little")
@@ -395,8 +400,8 @@ def test_a_program_file_with_a_header_of_another_kind(
 
 
 def test_a_program_file_of_another_version(refuse: Refuse, program: Path) -> None:
-    rewrite(program, lambda header: None, version=2)
-    refuse(*run(program), names=(program, "version: expected 1, found 2"))
+    rewrite(program, lambda header: None, version=VERSION + 1)
+    refuse(*run(program), names=(program, f"version: expected {VERSION}, found {VERSION + 1}"))
 
 
 def test_bytes_behind_the_last_section(refuse: Refuse, program: Path) -> None:

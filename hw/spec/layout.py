@@ -225,7 +225,8 @@ def _by_step(
 
 def _bits(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     """Each code as its bits, lowest first, behind the last axis."""
-    return codes[..., None] >> np.arange(bits, dtype=np.uint8) & 1
+    each = codes[..., None] >> np.arange(bits, dtype=np.uint8) & 1
+    return each.astype(np.uint8, copy=False)
 
 
 def _from_bits(bits: npt.NDArray[np.uint8], each: int) -> npt.NDArray[np.uint8]:

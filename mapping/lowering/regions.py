@@ -45,16 +45,20 @@ class Regions:
 
 
 def buffer_regions(spec: MachineSpec, bound: str, lengths: dict[str, int]) -> Regions:
-    """Regions of the buffer that the target's field `bound` gives the size of, each from a whole granule on."""
+    """Regions of the buffer that the target's field `bound` gives the size of, each from a whole granule on.
+
+    The vector unit reads whole granules: behind a vector in the input buffer there is room for the rest of one.
+    """
     regions = Regions(bound, getattr(spec, bound))
-    align = (
-        1
-        if bound in ("scalars", "matrix_scales", "input_words")
-        else max(1, spec.granule // spec.lanes)
-    )
+    align, more = max(1, spec.granule // spec.lanes), 0
     if bound == "activation_rows":
         align = spec.activation_row_bytes // spec.lanes
+    elif bound == "input_words":
+        align = max(1, 4 * spec.granule // spec.word_bytes)
+        more = align - 1
+    elif bound in ("scalars", "matrix_scales"):
+        align = 1
     for name, length in lengths.items():
-        regions.take(name, length, align)
+        regions.take(name, length + more, align)
     regions.check(spec.name)
     return regions
