@@ -199,7 +199,6 @@ class TokenProgram:
                 **_count("rows", 1),
                 **_count("length", self.vocabulary),
                 a_source=Source.RESULT,
-                signal=_mask(Unit.SYS),
             ),
             vector(
                 target=Target.STORE_FLOAT,
@@ -210,5 +209,6 @@ class TokenProgram:
                 d_pitch=1,
                 signal=_mask(Unit.ST),
             ),
-            encode(Unit.SFU, Opcode.SYNC, wait=_mask(Unit.ST)),
+            # The next token may come once all units have seen whether this one is the last.
+            encode(Unit.SFU, Opcode.SYNC, wait=_mask(Unit.ST), signal=_mask(Unit.SYS)),
         ]
