@@ -94,6 +94,8 @@ class Scope:
     ----------
     module : str
         Its ports are what is seen.
+    below : tuple of (str, int)
+        Signals of the module, and limits: only what happens before one of them reaches its limit is compared.
     flat : bool
         With all that is in it; else its instances are cut out like memories: what they get must be equal, what
         they give is free and the same for both.
@@ -101,6 +103,7 @@ class Scope:
 
     module: str
     flat: bool
+    below: tuple[tuple[str, int], ...] = ()
 
 
 def scopes(modules: dict[str, str], module: str) -> list[Scope]:
@@ -171,6 +174,7 @@ def _side(scope: Scope, change: str | None, side: str) -> list[str]:
     lines += [f"delete ={RAM}", "read_verilog memory.v", f"hierarchy -top {module}", "proc"]
     lines += [f"setattr -mod -set keep_hierarchy 1 =*{RAM}*"]
     lines += ["flatten"] if scope.flat else []
+    lines += [f"expose {module}/w:{name}" for name, _ in scope.below]
     lines += [f"select {module}", f"write_json -selected {side}_cells.json", "select -clear"]
     lines += [
         f"expose -evert {module}/t:*lpu_*",
@@ -189,6 +193,7 @@ def _pair(folder: Path, scope: Scope) -> str:
     memories = [name for name, cell in cells.items() if RAM in cell["type"]]
     width = {name: len(port["bits"]) for name, port in ports.items()}
     of_memory = {f"{memory}.{port}" for memory in memories for port in _RAM_PORTS}
+    limits = dict(scope.below)
     inputs, lines, different = ["clk"], ["input clk;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
@@ -198,7 +203,7 @@ def _pair(folder: Path, scope: Scope) -> str:
             continue
         both = [_escaped(f"{side}:{name}") for side in SIDES]
         lines.append(f"wire [{width[name] - 1}:0] {', '.join(both)};")
-        if name not in of_memory and not _is_clock(name):
+        if name not in of_memory and name not in limits and not _is_clock(name):
             different.append(" != ".join(both))
     for number, memory in enumerate(memories):
         sizes = [
@@ -221,7 +226,10 @@ def _pair(folder: Path, scope: Scope) -> str:
         connected = {name: name if name in inputs else f"{side}:{name}" for name in ports}
         lines.append(_instance(side, f"{side}_side", connected, {}))
     head = f"module pair({', '.join(map(_escaped, inputs))}, output different);"
-    lines.append(f"assign different = {' || '.join(different)};")
+    beyond = [f"{_escaped(f'gold:{name}')}>= {limit}" for name, limit in scope.below]
+    lines += ["reg over = 0;", f"wire now = over || {' || '.join(['0', *beyond])};"]
+    lines += ["always @(posedge clk) over <= now;"]
+    lines.append(f"assign different = !now && ({' || '.join(different)});")
     return "\n".join([_RAM_PAIR, head, *lines, "endmodule\n"])
 
 

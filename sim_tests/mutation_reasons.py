@@ -1,31 +1,29 @@
-"""Changes that no legal program shows, though the module by itself is another: what is known of its inputs says so."""
+"""What is known of signals that no proof about one module finds out, and mutants that are no change because of it."""
 
-import re
-from collections.abc import Callable
-
+from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
+from hw.spec.registers import Counter
 from sim_tests.mutation import Mutant
+from sim_tests.mutation_proof import Scope
 
-Limit = Callable[[MachineSpec], int]
-
-
-def _longest_load(spec: MachineSpec) -> int:
-    """Words of a load: no more than its destination is deep."""
-    return max(spec.stream_words, spec.scale_words, spec.input_words)
+CYCLES = 1 << 32
+"""No run that is simulated takes so many: it would be one of hours or days."""
 
 
-BELOW: dict[tuple[str, str], Limit] = {("lpu_writer", "index"): _longest_load}
-"""(module, signal) -> what every legal program keeps the signal below.
+def limits(module: str, spec: MachineSpec) -> dict[str, int]:
+    """Signals of a module, and what each stays below in every legal program of fewer than `CYCLES` cycles."""
+    if module == "lpu_writer":
+        # A load is no longer than its destination is deep, though the field for its length is the same in all machines.
+        return {"index": max(spec.stream_words, spec.scale_words, spec.input_words)}
+    if module == "lpu_control":
+        # Each counts at most one a cycle.
+        numbers = [Counter.BYTES_READ, Counter.BYTES_WRITTEN]
+        numbers += [first + unit for first in (Counter.BUSY, Counter.WAIT) for unit in Unit]
+        return {"cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
+    return {}
 
-Fields of instructions are wide enough for any machine, so that the same signals have bits that a small one never
-sets.
-"""
 
-
-def explained(mutant: Mutant, spec: MachineSpec) -> str | None:
-    """Why no legal program can show a change, or None if nothing is known: a bit is held at zero that always is."""
-    held = re.search(r"-mode const0 .*-wire (\S+) -wirebit (\d+)\b", mutant.change)
-    limit = BELOW.get((mutant.module, held[1])) if held else None
-    if held is None or limit is None or 1 << int(held[2]) < limit(spec):
-        return None
-    return f"{held[1]} of {mutant.module} is below {limit(spec)} in every legal program"
+def scope_within_limits(mutant: Mutant, spec: MachineSpec) -> Scope | None:
+    """The mutant's module as far as its limits go; None if none are known."""
+    known = limits(mutant.module, spec)
+    return Scope(mutant.module, False, tuple(known.items())) if known else None
