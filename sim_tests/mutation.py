@@ -80,17 +80,21 @@ class MutatedNetlist:
     mutants: list[Mutant]
 
 
-def run_yosys(script: str, folder: Path, name: str) -> str:
+def run_yosys(script: str, folder: Path, name: str, seconds: float | None = None) -> str:
     """Run a script in `folder`; what it printed.
 
     Raises
     ------
+    subprocess.TimeoutExpired
+        If it took more than `seconds`.
     RuntimeError
         If Yosys failed.
     """
     (folder / f"{name}.ys").write_text(script)
     command = [*YOSYS, "-q", "-s", f"{name}.ys"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds
+    )
     if done.returncode:
         raise RuntimeError(f"yosys failed in {folder}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
