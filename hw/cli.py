@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from emulator.console import json_option, print_json, print_table, progress
+from emulator.console import json_option, note, print_json, print_table, progress
 
 
 def commands() -> list[click.Command]:
@@ -53,6 +53,8 @@ def synth_command(target: str, components: tuple[str, ...], clock: bool, as_json
 
 def _print(result: dict[str, Any]) -> None:
     resources, clocks = result["resources"], result["clocks"]
+    for failure in result["failures"]:
+        note(f"{failure['component']}: no resources: {failure['reason']}")
     kinds = ("dsp", "lut", "ff", "bram", "uram")
     columns = ["component", "of", "instances", *(f"{k} each" for k in kinds), *kinds]
     print_table(

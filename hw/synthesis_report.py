@@ -101,7 +101,14 @@ class SynthesisReport:
 
     def _core(self) -> Iterator[Any]:
         """The core as it is generated, and every module of it."""
-        for row in synthesize(self.core_verilog, PROCESSOR):
+        try:
+            rows = synthesize(self.core_verilog, PROCESSOR)
+        except RuntimeError as error:
+            # The other figures stand; which tool failed, and why, stands beside them.
+            reason = str(error).strip().splitlines()[-1]
+            yield "failures", {"component": "core", "reason": reason}
+            return
+        for row in rows:
             name = "core" if row.name == PROCESSOR else row.name.removeprefix(PREFIX)
             if "lpu_ram" not in name:
                 yield "resources", _row(name, row.instances, row.each, "the core")
@@ -139,6 +146,7 @@ class SynthesisReport:
         return {
             "target": self.spec.name,
             "machine": f"{self.spec.hash:08x}",
+            "failures": [row for kind, row in rows if kind == "failures"],
             "resources": {
                 "source": f"synthesized: {tool_version('yosys')}, UltraScale+, module by module",
                 "rows": [row for kind, row in rows if kind == "resources"],

@@ -31,6 +31,7 @@ from sim_tests.fuzz_emit import Emitter
 from sim_tests.fuzz_operands import (
     Environment,
     Fields,
+    NoLegalOperands,
     OperandMaker,
     count_fields,
     exact_count,
@@ -139,10 +140,13 @@ def generate(spec: MachineSpec, seed: int) -> FuzzCase:
     attempt = 0
     while True:
         writer = ProgramWriter(spec, random.Random(f"{seed}/{attempt}"))
-        case = writer.case(seed)
+        attempt += 1
+        try:
+            case = writer.case(seed)
+        except NoLegalOperands:
+            continue
         if all(len(words) <= spec.instructions for words in case.program.instructions.values()):
             return case
-        attempt += 1
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ MEMORY_REGIONS = 4
 """The memory image has floats in its first region, any bits in the second, and stores go mostly to the rest."""
 
 
+class NoLegalOperands(Exception):
+    """Random operands were illegal time and again: what was written before leaves too little room for this step."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """Loop indices and registers with which an instruction may be executed.
@@ -299,7 +303,7 @@ class OperandMaker:
                 return make()
             except IllegalInstruction:
                 continue
-        raise RuntimeError("no legal operands found in 200 attempts")
+        raise NoLegalOperands("no legal operands found in 200 attempts")
 
     def load_input(self, environment: Environment, token: bool) -> Step:
         """LD to the input buffer; with `token`, from an address that depends on TOKEN."""

@@ -107,11 +107,29 @@ class NativeRunner:
         RuntimeError
             If the simulator failed, a run took more than `limit` cycles, or all more than `seconds`.
         """
-        spec = self.spec
         script = timing_script(program.machine.memory) + load_script(program)
         for _ in range(runs):
             script += run_script(request.prompt, request.tokens, request.stop_tokens)
         script += [f"read {int(register)}" for register in look]
+        return self.play_script(program, script, limit=limit, plusargs=plusargs, seconds=seconds)
+
+    def play_script(
+        self,
+        program: Program,
+        script: Sequence[str],
+        *,
+        limit: int,
+        plusargs: Sequence[str] = (),
+        seconds: float | None = None,
+    ) -> Played:
+        """Play the lines of a script, see `verilog/harness.cpp`, with the initial memory of a program.
+
+        Raises
+        ------
+        RuntimeError
+            As `play`.
+        """
+        spec = self.spec
         with tempfile.TemporaryDirectory(prefix="openlpu-fuzz-") as name:
             scratch = Path(name)
             (scratch / "script.txt").write_text("\n".join(script) + "\n")

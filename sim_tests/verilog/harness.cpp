@@ -6,6 +6,10 @@
 //   write ADDRESS DATA   AXI4-Lite write
 //   run                  wait for the interrupt, measuring the time
 //   read ADDRESS         AXI4-Lite read; its data goes to RESULTS, one line each, decimal
+//   wait CYCLES
+//   fault NAME VALUE     set an input fault_NAME
+//   access WRITES ADDRESS DATA STROBE SKEW READS READ_ADDRESS LATER HOLD
+//                        writes and reads in any way that AXI4-Lite allows; three numbers go to RESULTS
 //
 // RESULTS ends with "seconds S" of the waiting. Exit status 1: a refused access, or no interrupt within CYCLES.
 #include <chrono>
@@ -28,6 +32,9 @@ using Wave = VerilatedVcdC;
 #endif
 
 namespace {
+
+// More than any access to this slave takes; one that hangs is a failure.
+constexpr int ACCESS_CYCLES = 1000;
 
 class Harness {
 public:
@@ -70,11 +77,11 @@ public:
         top_->clk = 0;
         step();
         // This slave takes address and data together.
-        while (!top_->s_axi_awready) cycle_to_low();
+        if (!wait_for(top_->s_axi_awready)) return false;
         cycle_to_low();
         top_->s_axi_awvalid = top_->s_axi_wvalid = 0;
         top_->eval();
-        while (!top_->s_axi_bvalid) cycle_to_low();
+        if (!wait_for(top_->s_axi_bvalid)) return false;
         const bool okay = top_->s_axi_bresp == 0;
         cycle_to_low();
         top_->s_axi_bready = 0;
@@ -86,16 +93,91 @@ public:
         top_->s_axi_arvalid = top_->s_axi_rready = 1;
         top_->clk = 0;
         step();
-        while (!top_->s_axi_arready) cycle_to_low();
+        if (!wait_for(top_->s_axi_arready)) return false;
         cycle_to_low();
         top_->s_axi_arvalid = 0;
         top_->eval();
-        while (!top_->s_axi_rvalid) cycle_to_low();
+        if (!wait_for(top_->s_axi_rvalid)) return false;
         data = top_->s_axi_rdata;
         const bool okay = top_->s_axi_rresp == 0;
         cycle_to_low();
         top_->s_axi_rready = 0;
         return okay;
+    }
+
+    // Accesses as any master may make them, and what the slave answered, in numbers: all responses, the sum of what
+    // was read, and a digest of all outputs in every cycle. `writes` writes, of data that counts up, are offered as
+    // soon as the slave takes them, data `skew` cycles behind the first address (before it if negative); beside them
+    // `reads` reads from cycle `later` on; each response is left waiting for `hold` cycles.
+    struct Access {
+        unsigned writes;
+        uint32_t address, data, strobe;
+        int skew;
+        unsigned reads;
+        uint32_t read_address;
+        int later, hold;
+    };
+
+    bool access(const Access& wanted, std::FILE* results) {
+        unsigned addresses = wanted.writes, words = wanted.writes, written = wanted.writes;
+        unsigned asked = wanted.reads, read = wanted.reads;
+        int write_held = 0, read_held = 0;
+        uint32_t digest = 2166136261u, sum = 0, responses = 0;
+        const int first = wanted.skew < 0 ? -wanted.skew : 0;
+        for (int number = 0; written || read; ++number) {
+            if (number == ACCESS_CYCLES) return false;
+            top_->s_axi_awaddr = wanted.address;
+            top_->s_axi_wdata = wanted.data + wanted.writes - words;
+            top_->s_axi_wstrb = wanted.strobe;
+            top_->s_axi_araddr = wanted.read_address;
+            top_->s_axi_awvalid = addresses && number >= first;
+            top_->s_axi_wvalid = words && number >= first + wanted.skew;
+            top_->s_axi_arvalid = asked && number >= wanted.later;
+            top_->s_axi_bready = write_held == wanted.hold;
+            top_->s_axi_rready = read_held == wanted.hold;
+            top_->clk = 0;
+            step();
+            const uint32_t outputs[] = {
+                static_cast<uint32_t>(top_->s_axi_awready | top_->s_axi_wready << 1 | top_->s_axi_arready << 2 |
+                                      top_->s_axi_bvalid << 3 | top_->s_axi_rvalid << 4),
+                static_cast<uint32_t>(top_->s_axi_bvalid ? top_->s_axi_bresp : 0),
+                static_cast<uint32_t>(top_->s_axi_rvalid ? top_->s_axi_rresp : 0),
+                static_cast<uint32_t>(top_->s_axi_rvalid ? top_->s_axi_rdata : 0),
+            };
+            for (const uint32_t output : outputs) digest = (digest ^ output) * 16777619u;
+            if (top_->s_axi_awvalid && top_->s_axi_awready) --addresses;
+            if (top_->s_axi_wvalid && top_->s_axi_wready) --words;
+            if (top_->s_axi_arvalid && top_->s_axi_arready) --asked;
+            if (top_->s_axi_bvalid && written) {
+                responses |= outputs[1];
+                written -= top_->s_axi_bready;
+                write_held = top_->s_axi_bready ? 0 : write_held + 1;
+            }
+            if (top_->s_axi_rvalid && read) {
+                responses |= outputs[2] << 2;
+                sum += top_->s_axi_rready ? outputs[3] : 0;
+                read -= top_->s_axi_rready;
+                read_held = top_->s_axi_rready ? 0 : read_held + 1;
+            }
+            cycle_to_low();
+        }
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
+        top_->s_axi_bready = top_->s_axi_rready = 0;
+        std::fprintf(results, "%" PRIu32 "\n%" PRIu32 "\n%" PRIu32 "\n", responses, sum, digest);
+        return true;
+    }
+
+    bool fault(const std::string& name, uint64_t value) {
+        if (name == "enable") {
+            top_->fault_enable = value;
+        } else if (name == "address") {
+            top_->fault_address = value;
+        } else if (name == "stall") {
+            top_->fault_stall = value;
+        } else {
+            return false;
+        }
+        return true;
     }
 
     // False if the interrupt did not come.
@@ -148,6 +230,14 @@ private:
         step();
     }
 
+    bool wait_for(const CData& signal) {
+        for (int number = 0; !signal; ++number) {
+            if (number == ACCESS_CYCLES) return false;
+            cycle_to_low();
+        }
+        return true;
+    }
+
     VerilatedContext& context_;
     std::unique_ptr<Vtop> top_;
 #if VM_TRACE
@@ -162,7 +252,17 @@ int play(Harness& harness, std::FILE* script, std::FILE* results, uint64_t cycle
         char verb[16] = "", name[64] = "";
         unsigned long long first = 0, second = 0;
         bool okay = false;
-        if (std::sscanf(line, "timing %63s %llu", name, &first) == 2) {
+        Harness::Access access;
+        if (std::sscanf(line, "access %u %" SCNu32 " %" SCNu32 " %" SCNu32 " %d %u %" SCNu32 " %d %d", &access.writes,
+                        &access.address, &access.data, &access.strobe, &access.skew, &access.reads,
+                        &access.read_address, &access.later, &access.hold) == 9) {
+            okay = harness.access(access, results);
+        } else if (std::sscanf(line, "fault %63s %llu", name, &first) == 2) {
+            okay = harness.fault(name, first);
+        } else if (std::sscanf(line, "wait %llu", &first) == 1) {
+            while (first--) harness.cycle();
+            okay = true;
+        } else if (std::sscanf(line, "timing %63s %llu", name, &first) == 2) {
             okay = harness.timing(name, first);
         } else if (std::sscanf(line, "write %llu %llu", &first, &second) == 2) {
             okay = harness.write(first, second);
