@@ -329,14 +329,19 @@ async def sums_wrap_at_32_and_accumulators_at_64_bits(dut: Any) -> None:
     await engine.run(program)
     state.scale_ring.view(np.uint16)[:] = 0xFFFF
     await engine.run([operation(steps=1 << 11, scaled=1, group_steps=1 << 8, first=0)])
-    narrow = spec.step_formats[1]
+    narrow = narrow_step(spec)
     await engine.run([operation(narrow, steps=1 << 11, scaled=1, group_steps=1 << 11)])
+
+
+def narrow_step(spec: MachineSpec) -> StepFormat:
+    """The first dense format of the machine that takes eight weights a step."""
+    return next(step for step in spec.step_formats if step.weight.step_weights == 8)
 
 
 def illegal_operations(spec: MachineSpec) -> dict[str, dict[str, int]]:
     """Instructions that a machine refuses, by what is wrong with them."""
     turns, columns = spec.rows_per_scaler, spec.matrix_columns
-    narrow = spec.step_formats[1]
+    narrow = narrow_step(spec)
     found = {
         "no block": operation(blocks=0),
         "no step": operation(steps=0),
