@@ -17,6 +17,7 @@ from hw.core.store import StoreUnit
 from hw.core.system import SystemUnit
 from hw.core.tokens import Tokens
 from hw.core.vector import VectorUnit
+from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 
@@ -74,6 +75,10 @@ class Processor(wiring.Component):
     trace_start: Value
 
     def __init__(self, spec: MachineSpec, trace: bool = False) -> None:
+        if spec.cores > 1:
+            raise InputError(
+                f"target {spec.name}: cores: hardware of {spec.cores} cores cannot be generated yet, only emulated"
+            )
         self.spec = spec
         self.trace = trace
         members = {name: member for name, (_, member) in control_ports().items()}
