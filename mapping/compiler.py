@@ -16,12 +16,13 @@ from mapping.lowering.matrix import lower_matrix
 from mapping.lowering.plan import LAYER_MATRICES, Plan
 from mapping.lowering.store import lower_store
 from mapping.lowering.system import lower_system
+from mapping.lowering.tiles import CREDITS
 from mapping.lowering.vector import lower_vector
 from mapping.packing import compress_model, pack_memory
 from mapping.recipe import Recipe
 
-CHUNKS = (64, 32, 16, 8, 4, 2)
-"""Tokens that prefill processes at once: as many of these as the target's buffers hold."""
+CHUNKS = (64, 32, 16, 8, 4, 2, 0)
+"""Tokens that prefill processes at once: as many of these as the target's buffers hold; 0: one after another, by the decode program."""
 
 
 def plan_model(
@@ -50,14 +51,17 @@ def plan_model(
         raise InputError(
             f"context: {context} tokens, the model has {config.maximum_positions} positions"
         )
-    for chunk in CHUNKS:
-        try:
-            plan = Plan(config, machine, recipe, context, chunk)
-            lower(plan)
-            return plan
-        except InputError:
-            continue
-    return Plan(config, machine, recipe, context)
+    for credits in CREDITS:
+        for chunk in CHUNKS:
+            try:
+                plan = Plan(config, machine, recipe, context, chunk, credits)
+                if chunk:
+                    lower(plan)
+                return plan
+            except InputError:
+                continue
+    # What does not fit is said of the least that could.
+    return Plan(config, machine, recipe, context, 0, CREDITS[-1])
 
 
 def lower(plan: Plan) -> dict[Unit, list[int]]:

@@ -42,6 +42,7 @@ def estimate(
     )
     macs = sum(m.rows * m.columns for m in plan.segments[0].matrices.values()) * config.layers
     macs += plan.head_matrix.rows * plan.head_matrix.columns
+    ports = machine.channels * machine.cores
     facts: dict[str, Any] = {
         "model": config.name,
         "target": machine.name,
@@ -63,13 +64,13 @@ def estimate(
         facts["decode_tokens_per_second"] = (tokens - 1) * machine.clock_hz / decode_cycles
         facts["bandwidth_fraction"] = decode_bytes / (decode_cycles * machine.bus_bytes)
         facts["compute_fraction"] = macs * (tokens - 1) / (decode_cycles * machine.multipliers)
-        facts["bytes_per_token"] = decode_bytes * machine.channels / (tokens - 1)
+        facts["bytes_per_token"] = decode_bytes * ports / (tokens - 1)
     return facts
 
 
 def weight_bits_per_parameter(plan: Plan) -> float:
     """Memory bits of all weight matrices, scales and padding included, over their number of weights."""
-    config, word_bits = plan.config, 8 * plan.spec.word_bytes
+    config, word_bits = plan.config, 8 * plan.spec.word_bytes * plan.cores
     words = (
         sum(m.words * s.layers for s in plan.segments for m in s.matrices.values())
         + plan.head_matrix.words

@@ -19,7 +19,7 @@ from mapping.lowering.levels import (
     value_steps,
 )
 from mapping.lowering.plan import CACHE_STEP, Plan, Segment
-from mapping.lowering.tiles import CREDITS, MatrixPlan
+from mapping.lowering.tiles import MatrixPlan
 
 _LD, _SFU = units(Unit.LD), units(Unit.SFU)
 
@@ -37,7 +37,7 @@ class Vectors:
 def lower_matrix(plan: Plan) -> Assembler:
     """Instruction stream of MPE."""
     a = Assembler(Unit.MPE)
-    for _ in range(CREDITS):
+    for _ in range(plan.credits):
         a.sync(signal=_LD)
     if plan.chunk:
         phase = prefill_phase(plan)

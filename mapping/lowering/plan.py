@@ -65,12 +65,20 @@ class Plan:
         Longest sequence, prompt and answer together (rounded up here).
     chunk : int
         Tokens that prefill processes at once, a power of two; 0: it runs the decode program without its output head.
+    credits : int
+        Tiles that the rings hold at once.
     """
 
     def __init__(
-        self, config: ModelConfig, spec: MachineSpec, recipe: Recipe, context: int, chunk: int = 0
+        self,
+        config: ModelConfig,
+        spec: MachineSpec,
+        recipe: Recipe,
+        context: int,
+        chunk: int = 0,
+        credits: int = CREDITS[0],
     ) -> None:
-        self.config, self.spec, self.chunk = config, spec, chunk
+        self.config, self.spec, self.chunk, self.credits = config, spec, chunk, credits
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
         self.groups = config.heads // config.kv_heads
         self._divide()
@@ -94,10 +102,10 @@ class Plan:
         self.hidden_words = -(-config.hidden_size // self.word_elements)
         # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
         block_words = CACHE_STEP.block_words(self.head // CACHE_STEP.span)
-        key_room = spec.stream_words // CREDITS // block_words
+        key_room = spec.stream_words // credits // block_words
         if key_room == 0:
             raise InputError(
-                f"target {spec.name}: stream_words: a key block needs {CREDITS * block_words}, the target has {spec.stream_words}"
+                f"target {spec.name}: stream_words: a key block needs {credits * block_words}, the target has {spec.stream_words}"
             )
         self.key_block_words = block_words
         tokens = max(rows, granule, self.word_elements)
@@ -111,9 +119,9 @@ class Plan:
         self.chunk_head_rows = max(1, chunk) * self.context_rows
         """Rows of the scores of one head, for all tokens that are processed at once."""
         self.value_words = CACHE_STEP.block_words(self.context // CACHE_STEP.span)
-        if self.value_words > spec.stream_words // CREDITS:
+        if self.value_words > spec.stream_words // credits:
             raise InputError(
-                f"target {spec.name}: stream_words: a context of {self.context} tokens needs {CREDITS * self.value_words}, "
+                f"target {spec.name}: stream_words: a context of {self.context} tokens needs {credits * self.value_words}, "
                 f"the target has {spec.stream_words}"
             )
         if self.context > spec.tokens:
@@ -184,7 +192,11 @@ class Plan:
                 first = layer
         self.norm = memory.take("norm", row, burst)
         self.head_matrix = plan_matrix(
-            spec, "lm_head", *self.matrix_shape("lm_head"), recipe.format_of("lm_head")
+            spec,
+            "lm_head",
+            *self.matrix_shape("lm_head"),
+            recipe.format_of("lm_head"),
+            self.credits,
         )
         self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
@@ -202,7 +214,7 @@ class Plan:
 
     def _segment(self, first: int, layers: int, formats: tuple[RecipeFormat, ...]) -> Segment:
         matrices = {
-            name: plan_matrix(self.spec, name, *self.matrix_shape(name), format)
+            name: plan_matrix(self.spec, name, *self.matrix_shape(name), format, self.credits)
             for name, format in zip(LAYER_MATRICES, formats, strict=True)
         }
         offsets = Regions("layer", 0)

@@ -7,8 +7,8 @@ from hw.spec.machine import MachineSpec
 from mapping.lowering.regions import round_up
 from mapping.recipe import WeightFormat
 
-CREDITS = 4
-"""Tiles that the rings hold at once."""
+CREDITS = (4, 2)
+"""Tiles that the rings hold at once: as many of these as a block of the longest matrix allows."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class MatrixPlan:
 
 
 def plan_matrix(
-    spec: MachineSpec, name: str, rows: int, columns: int, format: WeightFormat
+    spec: MachineSpec, name: str, rows: int, columns: int, format: WeightFormat, credits: int
 ) -> MatrixPlan:
     """Cut a matrix into tiles.
 
     Raises
     ------
     InputError
-        If one block of outputs does not fit a quarter of the rings.
+        If the rings do not hold `credits` blocks of outputs.
     """
     step = format.step
     if step not in spec.step_formats:
@@ -92,13 +92,13 @@ def plan_matrix(
             f"rows_per_scaler ({spec.rows_per_scaler})"
         )
     room = min(
-        spec.stream_words // CREDITS // block_words, spec.scale_words // CREDITS // scale_words
+        spec.stream_words // credits // block_words, spec.scale_words // credits // scale_words
     )
     blocks = -(-rows // spec.matrix_rows)
     if room == 0:
         raise InputError(
-            f"target {spec.name}: stream_words, scale_words: {name} needs {CREDITS * block_words} and "
-            f"{CREDITS * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
+            f"target {spec.name}: stream_words, scale_words: {name} needs {credits * block_words} and "
+            f"{credits * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
         )
     if group_steps >= 1 << 12:
         raise InputError(

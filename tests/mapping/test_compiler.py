@@ -22,7 +22,7 @@ from mapping.frontend.model import KnownModel, Model, list_models, load_model, s
 from mapping.losses import dequantized_weights, fake_quantize
 from mapping.lowering.plan import LAYER_MATRICES, Plan
 from mapping.lowering.regions import Regions
-from mapping.lowering.tiles import CREDITS, MatrixPlan
+from mapping.lowering.tiles import MatrixPlan
 from mapping.packing import compress_model, pack_matrix
 from mapping.recipe import Recipe, WeightFormat, list_recipes, load_recipe
 from mapping.reference import FloatReference
@@ -77,8 +77,8 @@ def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
     assert matrix.blocks * spec.matrix_rows >= matrix.rows > (matrix.blocks - 1) * spec.matrix_rows
     assert matrix.steps * matrix.format.step.span >= matrix.columns
     assert matrix.steps % matrix.group_steps == 0
-    assert CREDITS * matrix.tile_blocks * matrix.block_words <= spec.stream_words
-    assert CREDITS * matrix.tile_blocks * matrix.block_scale_words <= spec.scale_words
+    assert plan.credits * matrix.tile_blocks * matrix.block_words <= spec.stream_words
+    assert plan.credits * matrix.tile_blocks * matrix.block_scale_words <= spec.scale_words
     assert (
         (matrix.tiles - 1) * matrix.tile_blocks < matrix.blocks <= matrix.tiles * matrix.tile_blocks
     )
