@@ -494,7 +494,7 @@ class ProgramWriter:
         if room["stream"] < 2:
             return []
         # Mostly half a ring, so that there is room for the next beside it.
-        words = room["stream"] // rng.choice([1, 2, 2])
+        words = max(2, room["stream"] // rng.choice([1, 2, 2]))
         step = rng.choice([f for f in self.spec.step_formats if f.block_words(1) <= words])
         scaled = rng.randint(0, 1) if room["scale"] else 0
         blocks = min(rng.choice([1, 1, 2, 3]), words // step.block_words(1))

@@ -124,8 +124,11 @@ def test_an_interrupted_command_leaves_no_file(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     script = """
-import sys, time, types, click, lpu
+import signal, sys, time, types, click, lpu
 from hw.spec.output import atomic_write
+
+# A shell starts background jobs with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def body():
     with atomic_write("out.txt") as part:
