@@ -88,8 +88,8 @@ def plan_matrix(
     block_words, scale_words = step.block_words(steps), steps // group_steps
     if group_steps * step.cycles < spec.rows_per_scaler:
         raise InputError(
-            f"{name}: group: {group_steps * step.cycles} cycles long, target {spec.name} needs at least "
-            f"rows_per_scaler ({spec.rows_per_scaler})"
+            f"target {spec.name}: rows_per_scaler: a scale group of {name} takes {group_steps * step.cycles} cycles, "
+            f"the target has scalers for {spec.rows_per_scaler} rows each, one a cycle"
         )
     room = min(
         spec.stream_words // credits // block_words, spec.scale_words // credits // scale_words

@@ -33,7 +33,7 @@ def test_a_bundled_target_is_named_as_its_file_and_survives_a_round_trip(spec: M
 
 @each_machine
 def test_geometry(spec: MachineSpec) -> None:
-    assert spec.word_bytes == 4 * spec.lanes == 2 * spec.matrix_rows
+    assert spec.word_bytes == 4 * spec.lanes * spec.word_rows == 2 * spec.matrix_rows
     assert spec.matrix_rows == spec.drain_cycles * spec.drain_lanes
     for bits in (4, 8):
         step_bytes = spec.step_words * spec.word_bytes
