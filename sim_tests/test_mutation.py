@@ -79,6 +79,7 @@ def survivors(mutants: list[Mutant], killer: Killer, wide: bool = True) -> list[
     return lines
 
 
+@pytest.mark.slow
 def test_few_mutants() -> None:
     _, netlist, killer = setup()
     assert survivors(choose(netlist.mutants, FEW, SEED), killer) == []
