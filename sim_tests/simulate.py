@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,8 @@ from hw.spec.registers import STOP_TOKENS, ErrorCode, counters
 from hw.verilog import convert
 from sim_tests import toolchain
 from sim_tests.bench import BenchRunner, port_access
-from sim_tests.wave_view import WAVE_SWITCHES, check_wave
+from sim_tests.fst import fst_from_pipe
+from sim_tests.wave_view import check_wave
 
 TOP = "lpu_simulation"
 VERILOG = Path(__file__).parent / "verilog"
@@ -134,8 +136,7 @@ def simulate(
     toolchain.require_tools()
     if wave is not None:
         check_wave(wave)
-    suffix = "" if wave is None else wave.suffix
-    folder = build_simulator(spec, engine, wave=suffix)
+    folder = build_simulator(spec, engine, wave=wave is not None)
     with tempfile.TemporaryDirectory(prefix="openlpu-simulation-") as scratch_name:
         scratch = Path(scratch_name)
         plusargs = [f"+trace_file={scratch / 'trace.txt'}"]
@@ -145,15 +146,17 @@ def simulate(
             plusargs.append(f"+memory_load_{channel}={image}")
             plusargs.append(f"+memory_dump_{channel}={scratch / f'dump{channel}.hex'}")
         if wave is not None:
-            plusargs.append(f"+wave_file={scratch / 'dump'}{suffix}")
+            plusargs.append(f"+wave_file={scratch / 'dump.vcd'}")
         script = (
             timing_script(timing) + load_script(program) + run_script(prompt, tokens, stop_tokens)
         )
         (scratch / "script.txt").write_text("\n".join(script) + "\n")
         run = _run_native if engine == "native" else _run_cocotb
-        reads, seconds = run(folder, scratch, plusargs, limit)
-        if wave is not None:
-            shutil.copyfile(scratch / f"dump{suffix}", wave)
+        as_fst = wave is not None and wave.suffix == ".fst"
+        with fst_from_pipe(scratch / "dump.vcd", wave) if wave and as_fst else nullcontext():
+            reads, seconds = run(folder, scratch, plusargs, limit)
+        if wave is not None and not as_fst:
+            shutil.copyfile(scratch / "dump.vcd", wave)
         return _result(spec, scratch, reads, seconds)
 
 
@@ -192,10 +195,10 @@ def _check(
             )
 
 
-def build_simulator(spec: MachineSpec, engine: str, *, wave: str = "") -> Path:
+def build_simulator(spec: MachineSpec, engine: str, *, wave: bool = False) -> Path:
     """Folder with the simulator of a machine, `Vtop` or `lpu_simulation`, built unless it is there already.
 
-    `wave` is the suffix of the wave files that it can write; none if empty.
+    With `wave` it can write a wave file, as VCD.
     """
     netlist = simulation_netlist(spec)
     support = [(VERILOG / name).read_text() for name in SUPPORT]
@@ -214,7 +217,7 @@ def build_simulator(spec: MachineSpec, engine: str, *, wave: str = "") -> Path:
     ]
     arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style"]
     if wave:
-        arguments += [WAVE_SWITCHES[wave], "--trace-structs"]
+        arguments += ["--trace-vcd", "--trace-structs"]
     key = [
         netlist,
         *support,

@@ -1,6 +1,5 @@
 """Wave files: their formats, and signal lists beside them, what GTKWave and Surfer show first of a run."""
 
-import subprocess
 from pathlib import Path
 
 from amaranth.hdl import Shape
@@ -10,13 +9,10 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.output import atomic_write
-from sim_tests.toolchain import find_tool, tool_environment
+from sim_tests.fst import check_fst
 
 TOP = "lpu_simulation"
-WAVE_SWITCHES = {".vcd": "--trace-vcd", ".fst": "--trace-fst"}
-"""Switch of Verilator for each kind of wave file, by suffix."""
-FST_HEADERS = "#include <lz4.h>\n#include <zlib.h>\n"
-"""What Verilator's FST writer includes beside its own files."""
+WAVE_SUFFIXES = (".vcd", ".fst")
 
 _CHANNEL_SIGNALS = ("arvalid", "arready", "araddr", "arlen", "rvalid", "rready", "rlast")
 _CHANNEL_SIGNALS += ("awvalid", "awready", "awaddr", "awlen", "wvalid", "wready", "bvalid")
@@ -36,25 +32,14 @@ def check_wave(wave: Path) -> None:
     Raises
     ------
     InputError
-        If the suffix is none of `WAVE_SWITCHES`, or Verilator's FST writer cannot be compiled.
+        If the suffix is none of `WAVE_SUFFIXES`, or what writes FST files is missing.
     """
-    if wave.suffix not in WAVE_SWITCHES:
+    if wave.suffix not in WAVE_SUFFIXES:
         raise InputError(
             f"--wave: expected a name that ends with .vcd or .fst, found {wave.name!r}"
         )
-    if wave.suffix == ".fst" and not _compiles(FST_HEADERS):
-        raise InputError(
-            "--wave: *.fst needs the headers lz4.h and zlib.h: install liblz4-dev and zlib1g-dev, "
-            "or write *.vcd, which needs nothing"
-        )
-
-
-def _compiles(source: str) -> bool:
-    command = [find_tool("g++") or "g++", "-x", "c++", "-fsyntax-only", "-"]
-    done = subprocess.run(
-        command, input=source.encode(), env=tool_environment(), capture_output=True, check=False
-    )
-    return done.returncode == 0
+    if wave.suffix == ".fst":
+        check_fst()
 
 
 def signal_groups(spec: MachineSpec) -> dict[str, list[tuple[str, int]]]:
