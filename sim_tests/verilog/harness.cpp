@@ -23,12 +23,8 @@
 
 #include "Vtop.h"
 #include "verilated.h"
-#if VM_TRACE_FST
-#include "verilated_fst_c.h"
-using Wave = VerilatedFstC;
-#elif VM_TRACE
+#if VM_TRACE
 #include "verilated_vcd_c.h"
-using Wave = VerilatedVcdC;
 #endif
 
 namespace {
@@ -44,7 +40,7 @@ public:
         const char* wave = context.commandArgsPlusMatch("wave_file=");
         if (*wave) {
             context.traceEverOn(true);
-            wave_.reset(new Wave);
+            wave_.reset(new VerilatedVcdC);
             top_->trace(wave_.get(), 99);
             wave_->open(wave + std::strlen("+wave_file="));
         }
@@ -241,7 +237,7 @@ private:
     VerilatedContext& context_;
     std::unique_ptr<Vtop> top_;
 #if VM_TRACE
-    std::unique_ptr<Wave> wave_;
+    std::unique_ptr<VerilatedVcdC> wave_;
 #endif
     double seconds_ = 0;
 };
