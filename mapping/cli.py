@@ -11,6 +11,7 @@ from hw.spec.errors import InputError
 
 if TYPE_CHECKING:
     from mapping.frontend.model import Model
+    from mapping.passes.setting import Setting
 
 
 def commands() -> list[click.Command]:
@@ -35,24 +36,38 @@ def _recipe_option(command: Any) -> Any:
 @_target_option
 @_recipe_option
 @click.option("--context", type=int, help="Longest sequence, prompt and answer together.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Program file to write.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Program file to write."
+    "--print-passes", is_flag=True, help="Print the graph after each pass; then -o may be left out."
 )
 @json_option
 def compile_command(
-    model: str, target: str, recipe: str, context: int | None, output: Path, as_json: bool
+    model: str,
+    target: str,
+    recipe: str,
+    context: int | None,
+    output: Path | None,
+    print_passes: bool,
+    as_json: bool,
 ) -> None:
     """Compile MODEL (a folder or a known name) into one program file."""
     from hw.spec.machine import load_machine
     from hw.spec.output import check_output
     from hw.spec.program import save_program
-    from mapping.compiler import compile_model
+    from mapping.compiler import compile_model, plan_model
     from mapping.frontend.model import load_model
     from mapping.recipe import load_recipe
 
-    check_output(output)
-    loaded = load_model(model)
-    program = compile_model(loaded, load_machine(target), load_recipe(recipe), context)
+    if output is None and not print_passes:
+        raise InputError("-o: expected a program file to write")
+    if output is not None:
+        check_output(output)
+    loaded, machine, formats = load_model(model), load_machine(target), load_recipe(recipe)
+    if print_passes:
+        _print_passes(plan_model(loaded.config, machine, formats, context).setting)
+    if output is None:
+        return
+    program = compile_model(loaded, machine, formats, context)
     save_program(program, output)
     facts = {
         "program": str(output),
@@ -67,6 +82,15 @@ def compile_command(
         "file_bytes": output.stat().st_size,
     }
     _report(facts, as_json)
+
+
+def _print_passes(setting: "Setting") -> None:
+    """The graph as the front end builds it, and after each pass; on standard error beside a report on standard output."""
+    from mapping.graph import print_graph
+    from mapping.passes.pipeline import run_passes
+
+    for done, graph in run_passes(setting):
+        click.echo(f"after {done}:\n{print_graph(graph)}")
 
 
 @click.command("estimate")

@@ -11,14 +11,17 @@ from hw.spec.program import Program
 from mapping.frontend.config import ModelConfig, require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.weights import tensor_shapes
+from mapping.lowering.geometry import Geometry
 from mapping.lowering.load import lower_load
 from mapping.lowering.matrix import lower_matrix
-from mapping.lowering.plan import LAYER_MATRICES, Plan
+from mapping.lowering.plan import Plan
 from mapping.lowering.store import lower_store
 from mapping.lowering.system import lower_system
 from mapping.lowering.tiles import CREDITS
 from mapping.lowering.vector import lower_vector
 from mapping.packing import compress_model, pack_memory
+from mapping.passes.pipeline import compile_graph
+from mapping.passes.setting import Setting
 from mapping.recipe import Recipe
 
 CHUNKS = (64, 32, 16, 8, 4, 2, 0)
@@ -51,17 +54,24 @@ def plan_model(
         raise InputError(
             f"context: {context} tokens, the model has {config.maximum_positions} positions"
         )
+    geometry = Geometry(config, machine)
     for credits in CREDITS:
+        setting = Setting(geometry, recipe, credits)
+        try:
+            graph = compile_graph(setting)
+        except InputError:
+            continue
         for chunk in CHUNKS:
             try:
-                plan = Plan(config, machine, recipe, context, chunk, credits)
+                plan = Plan(graph, setting, context, chunk)
                 if chunk:
                     lower(plan)
                 return plan
             except InputError:
                 continue
     # What does not fit is said of the least that could.
-    return Plan(config, machine, recipe, context, 0, CREDITS[-1])
+    setting = Setting(geometry, recipe, CREDITS[-1])
+    return Plan(compile_graph(setting), setting, context)
 
 
 def lower(plan: Plan) -> dict[Unit, list[int]]:
@@ -119,7 +129,7 @@ def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
         "vocabulary_size": config.vocabulary_size,
         "stop_tokens": list(config.eos_token_ids)[:4],
         "weight_bits": sum(bits),
-        "matrices": list(LAYER_MATRICES),
+        "matrices": list(plan.segments[0].matrices),
         "logits": plan.result.taken["logits"][0],
         "regions": {name: list(region) for name, region in plan.memory.taken.items()},
     }

@@ -40,6 +40,10 @@ class WeightFormat:
     kept: int = 0
     bitmap: bool = False
 
+    def __str__(self) -> str:
+        kept = f" {self.kept}:16 by {'bitmap' if self.bitmap else 'index'}" if self.kept else ""
+        return f"{self.step.weight.name}{kept}, groups of {self.group or 'a row'}"
+
     @property
     def step(self) -> StepFormat:
         """The format as the matrix engine streams it."""

@@ -6,6 +6,7 @@ A compiler pass is a function from `Graph` to `Graph`; `verify_graph` runs betwe
 import functools
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 TOKENS = "tokens"
 """The extent that is the number of tokens processed at once: many in prefill, one in decode."""
@@ -16,7 +17,8 @@ POSITIONS = "positions"
 Extent = int | str
 """A number, or the name of one that is known only when the program runs."""
 
-Attribute = int | float | str
+Attribute = Any
+"""A constant: a number, a name, or a frozen value of the compiler such as a number format."""
 
 
 class Operator(Enum):
@@ -45,6 +47,12 @@ class Operator(Enum):
 
     ADD = "add"
     """x [T, H], y [T, H] -> x + y"""
+
+    QUANTIZE = "quantize"
+    """x [T, H] -> the same as INT8, with a scale for each of `heads` equal parts of a row"""
+
+    EXCHANGE = "exchange"
+    """x [T, H], of which each of `cores` computes a part -> the whole in every core"""
 
     ARGMAX = "argmax"
     """logits [T, V] -> index of the largest, the lowest among equals [T]"""
@@ -106,6 +114,10 @@ class Node:
     def output(self) -> str:
         """The tensor it computes."""
         return self.name
+
+    def local(self, name: str) -> str:
+        """A tensor's name without this node's layer."""
+        return name.removeprefix(f"layers.{self.layer}.")
 
     def attribute(self, name: str) -> Attribute:
         """Return one constant; raises KeyError if the node does not have it."""

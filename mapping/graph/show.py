@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hw.spec.errors import InputError
 from mapping.graph.ir import Attribute, Extent, Graph, Node, Operator, Role
+from mapping.graph.layers import layer_signature
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,8 @@ _COLOURS = {
     Operator.RMS_NORM: "#c7e9c0",
     Operator.SILU_MULTIPLY: "#dadaeb",
     Operator.ADD: "#d9d9d9",
+    Operator.QUANTIZE: "#e5f5e0",
+    Operator.EXCHANGE: "#fee6ce",
     Operator.ARGMAX: "#bcbddc",
 }
 
@@ -101,26 +104,11 @@ def _operand_text(graph: Graph, name: str) -> str:
     return name if tensor.role is Role.ACTIVATION else f"{name} {_shape_text(tensor.shape)}"
 
 
-def _signature(graph: Graph, layer: int) -> list[object]:
-    """What a layer computes, without saying which layer it is."""
-    prefix = f"layers.{layer}."
-    return [
-        (
-            node.operator,
-            node.attributes,
-            node.name.removeprefix(prefix),
-            tuple(graph.tensor(name).shape for name in node.inputs),
-        )
-        for node in graph.nodes
-        if node.layer == layer
-    ]
-
-
 def _fold_layers(graph: Graph) -> tuple[list[Node], int]:
     """Return the nodes to show, and how many layers are left out because they repeat layer 0."""
     layers = sorted({node.layer for node in graph.nodes if node.layer is not None})
-    first = _signature(graph, layers[0]) if layers else []
-    if len(layers) < 2 or any(_signature(graph, layer) != first for layer in layers[1:]):
+    first = layer_signature(graph, layers[0]) if layers else []
+    if len(layers) < 2 or any(layer_signature(graph, layer) != first for layer in layers[1:]):
         return list(graph.nodes), 0
     return [node for node in graph.nodes if node.layer in (None, layers[0])], len(layers) - 1
 

@@ -132,6 +132,20 @@ def _elementwise(node: Node, x: Shape, y: Shape) -> Shape:
     return x
 
 
+def _quantize(node: Node, x: Shape) -> Shape:
+    heads = _whole(node, "heads")
+    _require(
+        len(x) == 2 and isinstance(x[1], int) and x[1] % heads == 0,
+        "x [T, H], H a multiple of heads",
+    )
+    return x
+
+
+def _exchange(node: Node, x: Shape) -> Shape:
+    _require(_whole(node, "cores") > 1 and len(x) == 2, "x [T, H] and at least two cores")
+    return x
+
+
 def _argmax(node: Node, logits: Shape) -> Shape:
     _require(len(logits) == 2, "logits [T, V]")
     return logits[:1]
@@ -145,6 +159,8 @@ _RULES: dict[Operator, tuple[Callable[..., Shape], int]] = {
     Operator.ATTENTION: (_attention, 5),
     Operator.SILU_MULTIPLY: (_elementwise, 2),
     Operator.ADD: (_elementwise, 2),
+    Operator.QUANTIZE: (_quantize, 1),
+    Operator.EXCHANGE: (_exchange, 1),
     Operator.ARGMAX: (_argmax, 1),
 }
 """For each operator, the shape of its result as a function of its operands, and how many there are."""

@@ -1,6 +1,7 @@
 """LD's instruction stream: weights, keys and values in the order of use, vectors for the vector unit."""
 
 from hw.spec.instructions import Condition, Destination, Opcode, Register, Unit
+from mapping.graph.ir import Operator
 from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import (
     DECODE,
@@ -18,7 +19,7 @@ from mapping.lowering.levels import (
     prefill_phase,
     value_steps,
 )
-from mapping.lowering.plan import CACHE_STEP, LAYER_MATRICES, Plan, Segment
+from mapping.lowering.plan import CACHE_STEP, Plan, Segment
 from mapping.lowering.tiles import MatrixPlan
 
 _MPE, _SFU, _ST, _SYS = units(Unit.MPE), units(Unit.SFU), units(Unit.ST), units(Unit.SYS)
@@ -101,15 +102,15 @@ def _layers(a: Assembler, plan: Plan, phase: Phase) -> None:
 
 
 def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
-    for name in LAYER_MATRICES:
-        if name == "self_attn.k_proj":
-            _norm(a, plan, segment, "input_layernorm")
-        elif name == "self_attn.o_proj":
+    for node in segment.nodes:
+        if node.operator is Operator.RMS_NORM:
+            _norm(a, plan, segment, node.local(node.inputs[1]))
+        elif node.operator is Operator.ATTENTION:
             _attention(a, plan, segment, phase)
-        elif name == "mlp.gate_proj":
-            _norm(a, plan, segment, "post_attention_layernorm")
-        base = segment.base + segment.offsets[name]
-        _matrix(a, segment.matrices[name], base, {LAYER: segment.stride}, TILE)
+        elif node.operator is Operator.LINEAR:
+            name = node.attribute("matrix")
+            base = segment.base + segment.offsets[name]
+            _matrix(a, segment.matrices[name], base, {LAYER: segment.stride}, TILE)
 
 
 def _norm(a: Assembler, plan: Plan, segment: Segment, name: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hw.spec.instructions import Condition, Opcode, Unit
 from hw.spec.weight_format import KEPT, StepFormat
+from mapping.graph.ir import Graph, Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import (
     DECODE,
@@ -18,7 +19,7 @@ from mapping.lowering.levels import (
     prefill_phase,
     value_steps,
 )
-from mapping.lowering.plan import CACHE_STEP, Plan, Segment
+from mapping.lowering.plan import ACTIVATIONS, CACHE_STEP, Plan, Segment
 from mapping.lowering.tiles import MatrixPlan
 
 _LD, _SFU = units(Unit.LD), units(Unit.SFU)
@@ -59,14 +60,36 @@ def _layers(a: Assembler, plan: Plan, phase: Phase) -> None:
 
 
 def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
-    def product(name: str, activation: str, result: str) -> None:
-        _matrix(a, plan, segment.matrices[name], activation, result, TILE, phase)
+    """The products of a layer: MPE waits for what SFU quantizes, and signals when all operands of an SFU node are there."""
+    ready: set[str] = set()
+    for node in segment.nodes:
+        if node.operator is Operator.ATTENTION:
+            a.sync(wait=_SFU)
+            _attention(a, plan, phase)
+        elif node.operator is Operator.LINEAR:
+            source = plan.graph.producers[node.inputs[0]]
+            if source.output not in ready:
+                a.sync(wait=_SFU)
+                ready.add(source.output)
+            matrix = segment.matrices[node.attribute("matrix")]
+            result = node.local(node.output)
+            _matrix(a, plan, matrix, ACTIVATIONS[source.operator], result, TILE, phase)
+            if completes(plan.graph, node):
+                a.sync(signal=_SFU)
 
-    a.sync(wait=_SFU)
-    for name in ("k", "v", "q"):
-        product(f"self_attn.{name}_proj", "norm", name)
-        a.sync(signal=_SFU)
-    a.sync(wait=_SFU)
+
+def completes(graph: Graph, node: Node) -> bool:
+    """Whether a product is the last operand that a reader of it lacks."""
+    order = [other.output for other in graph.nodes]
+    for reader in graph.consumers[node.output]:
+        products = [name for name in reader.inputs if name in graph.producers]
+        products = [n for n in products if graph.producers[n].operator is Operator.LINEAR]
+        if max(products, key=order.index) == node.output:
+            return True
+    return False
+
+
+def _attention(a: Assembler, plan: Plan, phase: Phase) -> None:
     if phase.prefill:
         _chunk_scores(a, plan, phase)
         _chunk_values(a, plan, phase)
@@ -74,16 +97,6 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
         _scores(a, plan)
         a.sync(wait=_SFU)
         _values(a, plan)
-    a.sync(wait=_SFU)
-    product("self_attn.o_proj", "attention", "o")
-    a.sync(signal=_SFU)
-    a.sync(wait=_SFU)
-    product("mlp.gate_proj", "norm", "gate")
-    product("mlp.up_proj", "norm", "up")
-    a.sync(signal=_SFU)
-    a.sync(wait=_SFU)
-    product("mlp.down_proj", "ffn", "down")
-    a.sync(signal=_SFU)
 
 
 def _place(

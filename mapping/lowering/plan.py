@@ -4,29 +4,25 @@ from dataclasses import dataclass
 
 from hw.spec.errors import InputError
 from hw.spec.instructions import BUFFER_BITS
-from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import StepFormat, WeightFormat
-from mapping.frontend.config import ModelConfig
+from mapping.graph.ir import Graph, Node, Operator
+from mapping.graph.layers import equal_layers, layer_nodes
+from mapping.lowering.geometry import Geometry
 from mapping.lowering.regions import Regions, buffer_regions, round_up
-from mapping.lowering.tiles import CREDITS, MatrixPlan, plan_matrix
-from mapping.recipe import Recipe
-from mapping.recipe import WeightFormat as RecipeFormat
+from mapping.lowering.tiles import MatrixPlan
+from mapping.passes.setting import Setting
 
 CACHE_STEP = StepFormat(WeightFormat.INT8)
 """Keys and values in the stream of the matrix engine."""
 INPUT_CREDITS = 3
 """Groups of loads to the input buffer that may be ahead of the vector unit: one layer's."""
 
-LAYER_MATRICES = (
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.q_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
-"""Weight matrices of a layer in the order of use: K and V first, so that they are stored while Q is computed."""
+ACTIVATIONS = {
+    Operator.RMS_NORM: "norm",
+    Operator.ATTENTION: "attention",
+    Operator.SILU_MULTIPLY: "ffn",
+}
+"""Region of the activation buffer that the operator before a matrix product writes."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,8 @@ class Segment:
     Attributes
     ----------
     first, layers : int
+    nodes : tuple of Node
+        Of the first of them.
     matrices : dict of str to MatrixPlan
     offsets : dict of str to int
         Words from the layer's first word to each matrix and norm weight.
@@ -47,58 +45,35 @@ class Segment:
 
     first: int
     layers: int
+    nodes: tuple[Node, ...]
     matrices: dict[str, MatrixPlan]
     offsets: dict[str, int]
     stride: int
     base: int
 
 
-class Plan:
+class Plan(Geometry):
     """All shapes and addresses of one model on one machine.
 
     Parameters
     ----------
-    config : ModelConfig
-    spec : MachineSpec
-    recipe : Recipe
+    graph : Graph
+        After all passes.
+    setting : Setting
+        What the passes were given.
     context : int
         Longest sequence, prompt and answer together (rounded up here).
     chunk : int
         Tokens that prefill processes at once, a power of two; 0: it runs the decode program without its output head.
-    credits : int
-        Tiles that the rings hold at once.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        spec: MachineSpec,
-        recipe: Recipe,
-        context: int,
-        chunk: int = 0,
-        credits: int = CREDITS[0],
-    ) -> None:
-        self.config, self.spec, self.chunk, self.credits = config, spec, chunk, credits
+    def __init__(self, graph: Graph, setting: Setting, context: int, chunk: int = 0) -> None:
+        super().__init__(setting.geometry.config, setting.geometry.spec)
+        config, spec, credits = self.config, self.spec, setting.credits
+        self.graph, self.setting, self.chunk, self.credits = graph, setting, chunk, credits
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
-        self.groups = config.heads // config.kv_heads
-        self._divide()
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
-        self.half = round_up(config.head_dim // 2, granule)
-        if 2 * self.half > rows:
-            self.half = round_up(self.half, rows // 2)
-        self.head = 2 * self.half
-        """Head dimension with both halves padded to whole beats, and to whole blocks if it is longer than one."""
-        self.head_rows = self.head // lanes
-        self.head_blocks = -(-self.head // rows)
-        """Blocks of the matrix engine that the value dimensions of a head take."""
-        self.value_heads = max(1, rows // self.head)
-        """KV heads whose values lie side by side in one block."""
-        self.value_blocks = -(-self.kv_heads // self.value_heads) * self.head_blocks
-        self.attention_pitch = self.head_blocks * spec.block_rows
-        """Result rows from one query head's attention to the next one's."""
-        self.hidden_rows = self.cores * self.hidden_part // lanes
-        self.ffn_rows = self.cores * self.ffn_part // lanes
         self.hidden_words = -(-config.hidden_size // self.word_elements)
         # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
         block_words = CACHE_STEP.block_words(self.head // CACHE_STEP.span)
@@ -128,45 +103,10 @@ class Plan:
             raise InputError(
                 f"target {spec.name}: tokens: the context is {self.context}, the target has {spec.tokens}"
             )
-        self._plan_memory(recipe)
+        self._plan_memory()
         self._plan_buffers()
 
-    def _divide(self) -> None:
-        """What of heads and vectors is computed by each core; the last core's part may end in padding."""
-        config, granule = self.config, self.spec.granule
-        self.cores = self.spec.cores
-        self.kv_heads = -(-config.kv_heads // self.cores)
-        """KV heads of a core."""
-        self.heads = self.kv_heads * self.groups
-        """Query heads of a core."""
-
-        def part(elements: int) -> int:
-            return elements if self.cores == 1 else round_up(-(-elements // self.cores), granule)
-
-        self.hidden_part = round_up(part(config.hidden_size), granule)
-        """Elements of the hidden vector that a core computes."""
-        self.ffn_part = round_up(part(config.intermediate_size), granule)
-        self.hidden_outputs = part(config.hidden_size)
-        self.ffn_outputs = part(config.intermediate_size)
-        self.vocabulary_part = -(-config.vocabulary_size // self.cores)
-        """Tokens of a core: token t is output t // cores of core t mod cores."""
-
-    def matrix_shape(self, name: str) -> tuple[int, int]:
-        """Outputs and inputs of a matrix as one core sees it."""
-        query, key = self.heads * self.head, self.kv_heads * self.head
-        hidden, ffn = self.hidden_rows * self.spec.lanes, self.ffn_rows * self.spec.lanes
-        return {
-            "self_attn.k_proj": (key, hidden),
-            "self_attn.v_proj": (key, hidden),
-            "self_attn.q_proj": (query, hidden),
-            "self_attn.o_proj": (self.hidden_outputs, self.cores * query),
-            "mlp.gate_proj": (self.ffn_outputs, hidden),
-            "mlp.up_proj": (self.ffn_outputs, hidden),
-            "mlp.down_proj": (self.hidden_outputs, ffn),
-            "lm_head": (self.vocabulary_part, hidden),
-        }[name]
-
-    def _plan_memory(self, recipe: Recipe) -> None:
+    def _plan_memory(self) -> None:
         spec, config = self.spec, self.config
         memory = self.memory = Regions("memory.words", spec.memory.words)
         burst = spec.burst_beats
@@ -180,24 +120,15 @@ class Plan:
         )
         self.rope_words = -(-2 * self.head // self.word_elements)
         self.rope = memory.take("rope", self.context * self.rope_words, burst)
-        self.segments: list[Segment] = []
-        formats = [
-            tuple(recipe.format_of(f"layers.{i}.{name}") for name in LAYER_MATRICES)
-            for i in range(config.layers)
-        ]
-        first = 0
-        for layer in range(1, config.layers + 1):
-            if layer == config.layers or formats[layer] != formats[first]:
-                self.segments.append(self._segment(first, layer - first, formats[first]))
-                first = layer
+        self.segments = [self._segment(layers) for layers in equal_layers(self.graph)]
         self.norm = memory.take("norm", row, burst)
-        self.head_matrix = plan_matrix(
-            spec,
-            "lm_head",
-            *self.matrix_shape("lm_head"),
-            recipe.format_of("lm_head"),
-            self.credits,
+        self.tail = tuple(
+            node
+            for node in layer_nodes(self.graph, None)
+            if node.operator is not Operator.EMBEDDING
         )
+        """The nodes behind the last layer."""
+        (self.head_matrix,) = _matrices(self.tail).values()
         self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
         offsets = Regions("layer", 0)
@@ -212,23 +143,23 @@ class Plan:
         self.cache = memory.take("kv_cache", config.layers * self.cache_stride, burst)
         memory.check(spec.name)
 
-    def _segment(self, first: int, layers: int, formats: tuple[RecipeFormat, ...]) -> Segment:
-        matrices = {
-            name: plan_matrix(self.spec, name, *self.matrix_shape(name), format, self.credits)
-            for name, format in zip(LAYER_MATRICES, formats, strict=True)
-        }
-        offsets = Regions("layer", 0)
+    def _segment(self, layers: range) -> Segment:
+        """Memory of equal layers: their weights in the order of use."""
+        nodes = tuple(layer_nodes(self.graph, layers.start))
+        matrices = _matrices(nodes)
+        offsets, places = Regions("layer", 0), dict[str, int]()
         burst = self.spec.burst_beats
-        places = {"input_layernorm": offsets.take("input_layernorm", self.hidden_words, burst)}
-        for name in LAYER_MATRICES:
-            if name == "mlp.gate_proj":
-                places["post_attention_layernorm"] = offsets.take(
-                    "post_attention_layernorm", self.hidden_words, burst
-                )
-            places[name] = offsets.take(name, matrices[name].words)
+        for node in nodes:
+            if node.operator is Operator.LINEAR:
+                name = node.attribute("matrix")
+                places[name] = offsets.take(name, matrices[name].words)
+            elif node.operator is Operator.RMS_NORM:
+                name = node.local(node.inputs[1])
+                places[name] = offsets.take(name, self.hidden_words, burst)
         stride = round_up(offsets.used, burst)
-        base = self.memory.take(f"layers.{first}-{first + layers - 1}", layers * stride, burst)
-        return Segment(first, layers, matrices, places, stride, base)
+        name = f"layers.{layers.start}-{layers.stop - 1}"
+        base = self.memory.take(name, len(layers) * stride, burst)
+        return Segment(layers.start, len(layers), nodes, matrices, places, stride, base)
 
     def activation_pitch(self, name: str) -> int:
         """Units of 4 elements from a token's activations to the next one's, in a region of the activation buffer."""
@@ -254,9 +185,9 @@ class Plan:
         lengths = {name: tokens * rows for name, rows in self.vector_rows.items()}
         self.vector = buffer_regions(spec, "vector_rows", lengths | {"scores": scores})
         self.result_rows = {
-            "k": round_up(kv_heads * self.head_rows, blocks), "v": round_up(kv_heads * self.head_rows, blocks),
-            "q": round_up(heads * self.head_rows, blocks), "attention": heads * self.attention_pitch,
-            "o": round_up(part, blocks), "gate": round_up(ffn_part, blocks), "up": round_up(ffn_part, blocks),
+            "key": round_up(kv_heads * self.head_rows, blocks), "value": round_up(kv_heads * self.head_rows, blocks),
+            "query": round_up(heads * self.head_rows, blocks), "attention": heads * self.attention_pitch,
+            "attention_projection": round_up(part, blocks), "gate": round_up(ffn_part, blocks), "up": round_up(ffn_part, blocks),
             "down": round_up(part, blocks), "logits": self.head_matrix.blocks * blocks,
         }  # fmt: skip
         lengths = {name: tokens * rows for name, rows in self.result_rows.items()}
@@ -310,3 +241,12 @@ class Plan:
         for name, length in self.store_pitch.items():
             self.store.take(name, tokens * length, max(spec.lanes, spec.matrix_rows, 4))
         self.store.check(spec.name)
+
+
+def _matrices(nodes: tuple[Node, ...]) -> dict[str, MatrixPlan]:
+    """Plans of the matrices of nodes, by name."""
+    return {
+        node.attribute("matrix"): node.attribute("tiles")
+        for node in nodes
+        if node.operator is Operator.LINEAR
+    }

@@ -41,6 +41,9 @@ class MatrixPlan:
     block_words: int
     block_scale_words: int
 
+    def __str__(self) -> str:
+        return f"{self.tiles} of {self.tile_blocks} blocks"
+
     @property
     def tiles(self) -> int:
         """Tiles, the last of which may be smaller."""

@@ -1,11 +1,14 @@
 """SFU's instruction stream: everything between matrix products."""
 
+from collections.abc import Callable
+
 from hw.spec.functions import Function
 from hw.spec.instructions import Condition, Opcode, Reduce, Source, Target, Unit
+from mapping.graph.ir import Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import DECODE, HEAD_TILE, chunks, prefill_phase
 from mapping.lowering.plan import INPUT_CREDITS, Plan
-from mapping.lowering.vector_attention import attention
+from mapping.lowering.vector_attention import attention, quantize_values, rotate
 from mapping.lowering.vector_program import Operand, constant
 from mapping.lowering.vector_regions import INT8_MAXIMUM, LOG2_E, VectorRegions
 
@@ -38,12 +41,10 @@ def lower_vector(plan: Plan) -> Assembler:
 def _layers(v: VectorRegions) -> None:
     for segment in v.plan.segments:
         with v.a.loop(fixed(segment.layers)):
-            _norm(v, "input_layernorm")
-            attention(v)
-            _residual(v, "o")
-            _norm(v, "post_attention_layernorm")
-            _silu(v)
-            _residual(v, "down")
+            for node in segment.nodes:
+                emit = _EMIT.get(node.operator)
+                if emit:
+                    emit(v, node)
 
 
 def _embedding(v: VectorRegions) -> None:
@@ -54,7 +55,7 @@ def _embedding(v: VectorRegions) -> None:
                     reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=_LD, signal=_LD)  # fmt: skip
 
 
-def _norm(v: VectorRegions, weight: str) -> None:
+def _norm(v: VectorRegions, node: Node) -> None:
     """RMSNorm of x, quantized for the matrix engine; `amax` holds the largest magnitude of x.
 
     x is first divided by it, so that the sum of squares is a fixed-point sum of numbers up to one.
@@ -77,7 +78,7 @@ def _norm(v: VectorRegions, weight: str) -> None:
     p.scalar(v.scalar("d"), constant(1.0 / config.hidden_size), constant(config.rms_norm_eps),
              function=Function.RECIPROCAL_SQUARE_ROOT, to=v.entry("b"), rows=rows)  # fmt: skip
     p.scalar(v.scalar("b"), amax, to=v.entry("c"), rows=rows)
-    p.apply(v.hidden, t, v.input(weight), rows=rows, target=Target.VECTOR, d=t.place, d_pitch=t.pitch,
+    p.apply(v.hidden, t, v.input(node.local(node.inputs[1])), rows=rows, target=Target.VECTOR, d=t.place, d_pitch=t.pitch,
             reduce=Reduce.MAGNITUDE, entry=v.entry("d"), wait=_LD, signal=_LD)  # fmt: skip
     p.scalar(v.scalar("d"), constant(1 / INT8_MAXIMUM), to=v.entry("a"), rows=rows)
     p.scalar(v.scalar("a"), function=Function.RECIPROCAL, to=v.entry("e"), rows=rows)
@@ -94,19 +95,25 @@ def _norm(v: VectorRegions, weight: str) -> None:
             d_pitch=v.plan.activation_rows["norm"], signal=_MPE)  # fmt: skip
 
 
-def _residual(v: VectorRegions, name: str) -> None:
+def _exchange(v: VectorRegions, node: Node) -> None:
+    """The parts of a matrix product of all cores, side by side in `t`."""
+    plan, whole, part = v.plan, v.vector("t"), v.result(node.local(node.inputs[0]))
+    v.program.apply(fixed(plan.hidden_part), part, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
+                    d_pitch=whole.pitch, exchange=v.exchange(plan.hidden_part // plan.spec.lanes), wait=_MPE)  # fmt: skip
+
+
+def _residual(v: VectorRegions, node: Node) -> None:
     """x += result, and the largest magnitude of the new x."""
-    plan, x, added, wait = v.plan, v.vector("x"), v.result(name), _MPE
-    if plan.cores > 1:
-        whole = v.vector("t")
-        v.program.apply(fixed(plan.hidden_part), added, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
-                        d_pitch=whole.pitch, exchange=v.exchange(plan.hidden_part // plan.spec.lanes), wait=wait)  # fmt: skip
-        added, wait = whole, 0
+    x = v.vector("x")
+    if v.plan.cores > 1:
+        added, wait = v.vector("t"), 0
+    else:
+        added, wait = v.result(node.local(node.inputs[1])), _MPE
     v.program.apply(v.hidden, x, None, added, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
                     reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=wait)  # fmt: skip
 
 
-def _silu(v: VectorRegions) -> None:
+def _silu(v: VectorRegions, node: Node) -> None:
     """silu(gate) * up = gate / (1 + 2^(-gate*log2(e))) * up."""
     plan, p, rows = v.plan, v.program, v.phase.rows
     length, t, u = fixed(plan.ffn_outputs), v.vector("gate"), v.vector("up")
@@ -131,7 +138,7 @@ def _silu(v: VectorRegions) -> None:
 def _output_head(v: VectorRegions) -> None:
     """Final norm, then ARGMAX over the tiles of the logits."""
     plan = v.plan
-    _norm(v, "norm")
+    _norm(v, plan.tail[0])
     head = plan.head_matrix
     tile = head.tile_blocks * plan.spec.matrix_rows
     length = tiled(plan.vocabulary_part, tile, HEAD_TILE)
@@ -149,3 +156,15 @@ def _output_head(v: VectorRegions) -> None:
         rest = Count(cap=length.cap, offset=length.offset - tile, level=HEAD_TILE, step=tile)
         with v.a.loop(fixed(head.tiles - 1)):
             argmax(rest, Place(logits + after, stride), Place(after, stride), 0)
+
+
+_EMIT: dict[Operator, Callable[[VectorRegions, Node], None]] = {
+    Operator.RMS_NORM: _norm,
+    Operator.ROPE: rotate,
+    Operator.QUANTIZE: quantize_values,
+    Operator.ATTENTION: attention,
+    Operator.EXCHANGE: _exchange,
+    Operator.ADD: _residual,
+    Operator.SILU_MULTIPLY: _silu,
+}
+"""What SFU does for the nodes of a layer; matrix products are MPE's."""

@@ -4,6 +4,7 @@ import math
 
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Register, Source, Target, Unit
+from mapping.graph.ir import Node
 from mapping.lowering.assembler import Count, Place, fixed, units
 from mapping.lowering.levels import HEAD, UNBOUNDED
 from mapping.lowering.vector_program import Operand, constant
@@ -13,11 +14,16 @@ _LD, _ST, _MPE = units(Unit.LD), units(Unit.ST), units(Unit.MPE)
 _SCALE = constant(1 / INT8_MAXIMUM)
 
 
-def attention(v: VectorRegions) -> None:
-    """From the results `k`, `v` and `q` to the activations `attention`."""
-    _key(v)
-    _value(v)
-    _query(v)
+def rotate(v: VectorRegions, node: Node) -> None:
+    """RoPE of keys, to be stored, or of queries, for the matrix engine."""
+    if node.local(node.inputs[0]) == "key":
+        _key(v)
+    else:
+        _query(v)
+
+
+def attention(v: VectorRegions, node: Node) -> None:
+    """From rotated queries and the caches to the activations `attention`."""
     if v.phase.prefill:
         _chunk_softmax(v)
     else:
@@ -49,12 +55,13 @@ def _rotate(v: VectorRegions, name: str, rows: Count, wait: int) -> Operand:
 
 def _key(v: VectorRegions) -> None:
     with v.each_head(v.plan.kv_heads, wait=_MPE | _ST) as (rows, wait, _):
-        _store(v, _rotate(v, "k", rows, wait), "k", "key_scale", rows)
+        _store(v, _rotate(v, "key", rows, wait), "k", "key_scale", rows)
 
 
-def _value(v: VectorRegions) -> None:
+def quantize_values(v: VectorRegions, node: Node) -> None:
+    """Values of the new tokens, to be stored."""
     with v.each_head(v.plan.kv_heads, wait=_MPE, signal=_ST) as (rows, wait, signal):
-        value = v.of_head(v.result("v"), v.plan.head_rows)
+        value = v.of_head(v.result("value"), v.plan.head_rows)
         v.program.magnitude(v.head, value, rows=rows, to=v.entry("head_a"), wait=wait)
         _store(v, value, "v", "value_scale", rows, signal)
 
@@ -93,7 +100,7 @@ def _query(v: VectorRegions) -> None:
     # Scores come out in units of log2, so that softmax needs a power of two only.
     factor = LOG2_E / math.sqrt(plan.config.head_dim)
     with v.each_head(plan.heads, wait=_MPE, signal=_MPE) as (rows, wait, signal):
-        heads = _rotate(v, "q", rows, wait)
+        heads = _rotate(v, "query", rows, wait)
         magnitude = v.scalar("head_a")
         p.scalar(magnitude, _SCALE, function=Function.RECIPROCAL, to=v.entry("head_c"), rows=rows)
         p.apply(fixed(1), magnitude, constant(factor / INT8_MAXIMUM), rows=rows, target=Target.MATRIX_SCALE,

@@ -20,10 +20,13 @@ from mapping.compiler import assemble, compile_instructions, compile_model, lowe
 from mapping.frontend.config import FLIGHT_ARCHITECTURES, ModelConfig
 from mapping.frontend.model import KnownModel, Model, list_models, load_model, synthetic_model
 from mapping.losses import dequantized_weights, fake_quantize
-from mapping.lowering.plan import LAYER_MATRICES, Plan
+from mapping.lowering.geometry import Geometry
+from mapping.lowering.plan import Plan
 from mapping.lowering.regions import Regions
-from mapping.lowering.tiles import MatrixPlan
+from mapping.lowering.tiles import CREDITS, MatrixPlan
 from mapping.packing import compress_model, pack_matrix
+from mapping.passes.pipeline import compile_graph
+from mapping.passes.setting import Setting
 from mapping.recipe import Recipe, WeightFormat, list_recipes, load_recipe
 from mapping.reference import FloatReference
 
@@ -314,7 +317,8 @@ def test_lanes_columns_cores_and_chunks_of_prefill_change_no_token(
     plain, _ = Machine(compiled(name, "small", "w4a8")[2], trace=False).run(prompt, 9)
     spec = dataclasses.replace(load_machine("small"), **LARGE_BUFFERS | MACHINES[machine])
     check_machine(spec, machine)
-    plan = Plan(model.config, spec, recipe, CONTEXT, chunk)
+    setting = Setting(Geometry(model.config, spec), recipe, CREDITS[0])
+    plan = Plan(compile_graph(setting), setting, CONTEXT, chunk)
     assert_planned(plan)
     state, _ = Machine(assemble(model, plan, recipe), trace=False).run(prompt, 9)
     assert state.tokens[:20].tolist() == plain.tokens[:20].tolist()
@@ -337,7 +341,7 @@ def test_a_program_tells_the_host_what_it_needs() -> None:
     assert information["stop_tokens"] == list(model.config.eos_token_ids)
     assert (information["model"], information["recipe"]) == ("grouped_odd_f16", "mixed")
     assert "tokenizer" not in information
-    assert set(information["matrices"]) == set(LAYER_MATRICES)
+    assert set(information["matrices"]) == set(plan.segments[0].matrices)
 
 
 def test_synthetic_weights_are_said_to_be_so() -> None:

@@ -1,0 +1,1 @@
+"""Compiler passes: functions from graph to graph, a file each; `pipeline.PIPELINE` lists them in order."""

@@ -1,0 +1,20 @@
+"""Every weight matrix gets the number format that the recipe names for it."""
+
+from mapping.graph.ir import Graph, Node, Operator
+from mapping.passes.rewrite import replace_nodes, with_attributes
+from mapping.passes.setting import Setting
+
+
+def choose_formats(graph: Graph, setting: Setting) -> Graph:
+    """Set `matrix` (the weight's name, without its layer) and `format` of linear nodes."""
+
+    def choose(node: Node) -> Node:
+        if node.operator is not Operator.LINEAR:
+            return node
+        # The output head has its own name in recipes, also where its matrix is the embedding.
+        tensor = "lm_head" if node.layer is None else node.inputs[1]
+        return with_attributes(
+            node, matrix=node.local(tensor), format=setting.recipe.format_of(tensor)
+        )
+
+    return replace_nodes(graph, choose)
