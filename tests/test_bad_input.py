@@ -14,7 +14,7 @@ import yaml
 
 import lpu
 from hw.spec.machine import TARGETS, MemorySpec, load_machine
-from hw.spec.program import VERSION, load_program, program_bytes
+from hw.spec.program import VERSION, load_program, save_program
 from mapping.recipe import RECIPES
 
 FIXTURES = Path(__file__).parent / "mapping" / "fixtures"
@@ -422,7 +422,7 @@ def test_a_program_of_another_machine(refuse: Refuse, program: Path) -> None:
 def test_a_section_that_no_machine_of_this_kind_holds(refuse: Refuse, program: Path) -> None:
     loaded = load_program(program)
     units = {unit: words * 20 for unit, words in loaded.instructions.items()}
-    program.write_bytes(program_bytes(dataclasses.replace(loaded, instructions=units)))
+    save_program(dataclasses.replace(loaded, instructions=units), program)
     refuse(*run(program), names=(program, "expected at most 256 items"))
 
 

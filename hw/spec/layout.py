@@ -61,20 +61,21 @@ def pack_weights(matrix: npt.NDArray[np.int8], step: StepFormat, spec: MachineSp
         padded = np.take_along_axis(padded, columns, axis=1)
     codes = _by_step(_encode(padded, step.weight), step, spec)
     if columns is None:
-        bits = _bits(codes, step.weight.bits).reshape(codes.shape[0], -1)
-        return _words(bits, step.block_words(codes.shape[1]), spec)
+        rows = _packed(codes.reshape(len(codes), -1), step.weight.bits)
+        return _words(rows, step.block_words(codes.shape[1]), spec)
     if step.bitmap:
         kept = np.zeros((len(padded), matrix.shape[1] + -matrix.shape[1] % BLOCK_ELEMENTS), bool)
         np.put_along_axis(kept, columns, True, axis=1)
         metadata = kept.reshape(-1, spec.matrix_rows, kept.shape[1] // 16, 16).swapaxes(1, 2)
-        metadata = metadata.astype(np.uint8)
+        metadata, each = metadata.astype(np.uint8), 1
     else:
         indices = (columns % BLOCK_ELEMENTS).astype(np.uint8)
-        metadata = _bits(_by_step(indices, step, spec), 4)
+        metadata, each = _by_step(indices, step, spec), 4
     blocks, steps = codes.shape[:2]
-    front = _words(metadata.reshape(blocks * steps, -1), step.metadata_words, spec)
-    weights = _bits(codes, step.weight.bits).reshape(blocks * steps, -1)
-    back = _words(weights, -(-step.weight_quarters // 4), spec)
+    front = _packed(metadata.reshape(blocks * steps, -1), each)
+    front = _words(front, step.metadata_words, spec)
+    back = _packed(codes.reshape(blocks * steps, -1), step.weight.bits)
+    back = _words(back, -(-step.weight_quarters // 4), spec)
     parts = [part.reshape(blocks * steps, -1, spec.word_bytes) for part in (front, back)]
     return np.concatenate(parts, axis=1).reshape(-1, spec.word_bytes)
 
@@ -223,14 +224,23 @@ def _by_step(
     return matrix.reshape(*shape, step.weight.step_weights).swapaxes(1, 2)
 
 
-def _bits(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """Each code as its bits, lowest first, behind the last axis."""
-    each = codes[..., None] >> np.arange(bits, dtype=np.uint8) & 1
-    return each.astype(np.uint8, copy=False)
+def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Codes of each row, `bits` bits each, one behind the other from the lowest bit on: whole bytes."""
+    if bits == 8:
+        return codes
+    size = -(-codes.shape[1] * bits // 8)
+    # Eight codes are `bits` bytes: neighbours move together, first bytes, then pairs, then fours.
+    packed = _pad(codes, 1, 8).reshape(-1).view("<u8")
+    for field in (8, 16, 32):
+        low = sum(((1 << field) - 1) << place for place in range(0, 64, 2 * field))
+        gap = np.uint64((8 - bits) * field // 8)
+        packed = (packed & np.uint64(low)) | ((packed & ~np.uint64(low)) >> gap)
+    data = packed.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :bits]
+    return data.reshape(len(codes), -1)[:, :size]
 
 
 def _from_bits(bits: npt.NDArray[np.uint8], each: int) -> npt.NDArray[np.uint8]:
-    """Inverse of `_bits` over the last axis."""
+    """Codes of `each` bits, lowest first, along the last axis."""
     items = bits.reshape(*bits.shape[:-1], -1, each)
     codes = np.zeros(items.shape[:-1], np.uint8)
     for bit in range(each):
@@ -238,9 +248,8 @@ def _from_bits(bits: npt.NDArray[np.uint8], each: int) -> npt.NDArray[np.uint8]:
     return codes
 
 
-def _words(bits: npt.NDArray[np.uint8], words: int, spec: MachineSpec) -> Words:
-    """Rows of bits, each padded with zeros to `words` words."""
-    data = np.packbits(bits, axis=1, bitorder="little")
+def _words(data: npt.NDArray[np.uint8], words: int, spec: MachineSpec) -> Words:
+    """Rows of bytes, each padded with zeros to `words` words."""
     result = np.zeros((len(data), words * spec.word_bytes), np.uint8)
     result[:, : data.shape[1]] = data
     return result.reshape(-1, spec.word_bytes)

@@ -5,12 +5,16 @@ everything before it. All integers are little-endian. The header names every sec
 the memory has the images of all cores one behind another, all of the same length.
 """
 
+import contextlib
 import hashlib
 import json
+import math
+import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -23,6 +27,8 @@ MAGIC = b"LPUPROG\n"
 VERSION = 2
 _PREFIX = struct.Struct("<8sII")
 _DIGEST_BYTES = 32
+_PIECE = 1 << 22
+"""Bytes that are read at once for the checksum."""
 
 
 @dataclass(frozen=True)
@@ -65,39 +71,90 @@ class Program:
         )
 
 
-def program_bytes(program: Program) -> bytes:
-    """The file content of a program."""
+@contextlib.contextmanager
+def write_program(
+    path: Path,
+    machine: MachineSpec,
+    instructions: dict[Unit, list[int]],
+    words: int,
+    information: dict[str, Any],
+) -> Iterator[np.ndarray]:
+    """Write a program file whose memory is filled in place, so that it need not fit the computer's own.
+
+    Yields the memory images as the file has them, all zero: uint8 [cores, words, word_bytes]. The file gets its
+    checksum and its name when the body ends; nothing is left if that fails.
+
+    Parameters
+    ----------
+    words : int
+        Words of the memory image of each core.
+    """
     sections: list[tuple[str, bytes]] = []
     for unit in Unit:
         width = instruction_bits(unit) // 8
-        words = program.instructions.get(unit, [])
-        sections.append((unit.name, b"".join(word.to_bytes(width, "little") for word in words)))
-    expected = (program.machine.cores,) if program.machine.cores > 1 else ()
-    if program.memory.shape[:-2] != expected:
-        raise ValueError(f"memory: expected an image for each of {program.machine.cores} cores")
-    sections.append(("memory", np.ascontiguousarray(program.memory, np.uint8).tobytes()))
+        code = b"".join(word.to_bytes(width, "little") for word in instructions.get(unit, []))
+        sections.append((unit.name, code))
+    shape = (machine.cores, words, machine.word_bytes)
     header = json.dumps(
         {
             "encoding": ENCODING_VERSION,
-            "machine_hash": program.machine_hash,
-            "machine": program.machine.to_dict(),
-            "sections": [[name, len(content)] for name, content in sections],
-            "information": program.information,
+            "machine_hash": machine.hash,
+            "machine": machine.to_dict(),
+            "sections": [*([n, len(c)] for n, c in sections), ["memory", math.prod(shape)]],
+            "information": information,
         },
         sort_keys=True,
     ).encode()
-    body = _PREFIX.pack(MAGIC, VERSION, len(header)) + header + b"".join(c for _, c in sections)
-    return body + hashlib.sha256(body).digest()
+    front = _PREFIX.pack(MAGIC, VERSION, len(header)) + header + b"".join(c for _, c in sections)
+    with atomic_write(path) as temporary:
+        with temporary.open("w+b") as file:
+            file.write(front)
+            file.truncate(len(front) + math.prod(shape))
+            memory = _map_memory(file, len(front), shape, "r+")
+            yield memory
+            if isinstance(memory, np.memmap):
+                memory.flush()
+            digest = _digest(file, len(front) + math.prod(shape))
+            file.seek(0, os.SEEK_END)
+            file.write(digest)
 
 
 def save_program(program: Program, path: Path) -> None:
     """Write a program file; nothing is left if that fails."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(program_bytes(program))
+    expected = (program.machine.cores,) if program.machine.cores > 1 else ()
+    if program.memory.shape[:-2] != expected:
+        raise ValueError(f"memory: expected an image for each of {program.machine.cores} cores")
+    with write_program(
+        path,
+        program.machine,
+        program.instructions,
+        program.memory.shape[-2],
+        program.information,
+    ) as memory:
+        memory[:] = program.memory
+
+
+def _map_memory(
+    file: BinaryIO, offset: int, shape: tuple[int, ...], mode: Literal["r", "r+"]
+) -> np.ndarray:
+    """The bytes of a file from an offset on; what is empty cannot be mapped."""
+    if not math.prod(shape):
+        return np.zeros(shape, np.uint8)
+    return np.memmap(file, np.uint8, mode, offset, shape)
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    """SHA-256 of the first `length` bytes of a file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while length > 0 and (piece := file.read(min(length, _PIECE))):
+        digest.update(piece)
+        length -= len(piece)
+    return digest.digest()
 
 
 def load_program(path: Path, machine: MachineSpec | None = None) -> Program:
-    """Read a program file; with `machine`, refuse one of another machine.
+    """Read a program file; with `machine`, refuse one of another machine. The memory image stays in the file.
 
     Raises
     ------
@@ -105,45 +162,52 @@ def load_program(path: Path, machine: MachineSpec | None = None) -> Program:
         If the file is missing, truncated, corrupted, of another version or of another machine.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return _read_program(file, str(path), machine)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) < _PREFIX.size + _DIGEST_BYTES:
-        raise InputError(f"{path}: not a program file: only {len(content)} bytes")
-    magic, version, header_bytes = _PREFIX.unpack_from(content)
+
+
+def _read_program(file: BinaryIO, where: str, machine: MachineSpec | None) -> Program:
+    length = file.seek(0, os.SEEK_END) - _DIGEST_BYTES
+    if length < _PREFIX.size:
+        raise InputError(f"{where}: not a program file: only {length + _DIGEST_BYTES} bytes")
+    file.seek(0)
+    magic, version, header_bytes = _PREFIX.unpack(file.read(_PREFIX.size))
     if magic != MAGIC:
-        raise InputError(f"{path}: not a program file: expected it to begin with {MAGIC!r}")
+        raise InputError(f"{where}: not a program file: expected it to begin with {MAGIC!r}")
     if version != VERSION:
-        raise InputError(f"{path}: version: expected {VERSION}, found {version}")
-    body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() != digest:
-        raise InputError(f"{path}: checksum: the file is corrupted or truncated")
-    header = _parse_header(body[_PREFIX.size : _PREFIX.size + header_bytes], str(path))
+        raise InputError(f"{where}: version: expected {VERSION}, found {version}")
+    digest = _digest(file, length)
+    if file.read(_DIGEST_BYTES) != digest:
+        raise InputError(f"{where}: checksum: the file is corrupted or truncated")
+    file.seek(_PREFIX.size)
+    header = _parse_header(file.read(min(header_bytes, length - _PREFIX.size)), where)
     if header["encoding"] != ENCODING_VERSION:
         raise InputError(
-            f"{path}: encoding: expected {ENCODING_VERSION}, found {header['encoding']!r}"
+            f"{where}: encoding: expected {ENCODING_VERSION}, found {header['encoding']!r}"
         )
-    spec = machine_from_dict(header["machine"], f"{path}: machine")
+    spec = machine_from_dict(header["machine"], f"{where}: machine")
     if header["machine_hash"] != spec.hash:
         raise InputError(
-            f"{path}: machine_hash: expected {spec.hash}, that of its machine, found {header['machine_hash']!r}"
+            f"{where}: machine_hash: expected {spec.hash}, that of its machine, found {header['machine_hash']!r}"
         )
     if machine is not None and machine.hash != spec.hash:
         raise InputError(
-            f"{path}: compiled for machine {spec.name} ({spec.hash:#010x}), not {machine.name} ({machine.hash:#010x})"
+            f"{where}: compiled for machine {spec.name} ({spec.hash:#010x}), not {machine.name} ({machine.hash:#010x})"
         )
-    _check_information(header["information"], str(path))
-    sections = _parse_sections(header["sections"], body[_PREFIX.size + header_bytes :], str(path))
+    _check_information(header["information"], where)
+    places = _parse_sections(header["sections"], _PREFIX.size + header_bytes, length, where)
     instructions: dict[Unit, list[int]] = {}
     for unit in Unit:
-        width = instruction_bits(unit) // 8
-        _check_section(path, unit.name, len(sections[unit.name]), width, spec.instructions)
-        instructions[unit] = _split(sections[unit.name], width)
-    item = spec.cores * spec.word_bytes
-    _check_section(path, "memory", len(sections["memory"]), item, spec.memory.words)
-    memory = np.frombuffer(sections["memory"], np.uint8)
-    shape = (spec.cores,) if spec.cores > 1 else ()
-    memory = memory.reshape(*shape, len(memory) // item, spec.word_bytes)
+        width, (start, size) = instruction_bits(unit) // 8, places[unit.name]
+        _check_section(where, unit.name, size, width, spec.instructions)
+        file.seek(start)
+        instructions[unit] = _split(file.read(size), width)
+    item, (start, size) = spec.cores * spec.word_bytes, places["memory"]
+    _check_section(where, "memory", size, item, spec.memory.words)
+    shape = ((spec.cores,) if spec.cores > 1 else ()) + (size // item, spec.word_bytes)
+    memory = _map_memory(file, start, shape, "r")
     return Program(spec, instructions, memory, header["information"])
 
 
@@ -188,29 +252,30 @@ def _check_information(information: dict[str, Any], where: str) -> None:
             )
 
 
-def _parse_sections(listed: list[Any], content: bytes, where: str) -> dict[str, bytes]:
-    """Sections by name: exactly those of a program, and nothing behind them."""
-    sections: dict[str, bytes] = {}
-    position = 0
+def _parse_sections(
+    listed: list[Any], begin: int, end: int, where: str
+) -> dict[str, tuple[int, int]]:
+    """First byte and length of each section: exactly those of a program, and nothing behind them."""
+    sections: dict[str, tuple[int, int]] = {}
     for entry in listed:
         match entry:
-            case [str(name), int(length)] if 0 <= length <= len(content) - position:
-                sections[name] = content[position : position + length]
-                position += length
+            case [str(name), int(length)] if 0 <= length <= end - begin:
+                sections[name] = (begin, length)
+                begin += length
             case _:
                 raise InputError(
                     f"{where}: header: sections: expected names and lengths within the file"
                 )
     names = [*(unit.name for unit in Unit), "memory"]
-    if sorted(sections) != sorted(names) or position != len(content):
+    if sorted(sections) != sorted(names) or begin != end:
         raise InputError(f"{where}: header: sections: expected {', '.join(names)} and nothing else")
     return sections
 
 
-def _check_section(path: Path, name: str, length: int, item: int, room: int) -> None:
+def _check_section(where: str, name: str, length: int, item: int, room: int) -> None:
     if length % item or length > room * item:
         raise InputError(
-            f"{path}: {name}: expected at most {room} items of {item} bytes, found {length} bytes"
+            f"{where}: {name}: expected at most {room} items of {item} bytes, found {length} bytes"
         )
 
 

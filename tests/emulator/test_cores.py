@@ -13,7 +13,7 @@ from emulator.state import MachineState, order_key
 from emulator.timing import TimingEngine
 from emulator.units import system
 from hw.spec.instructions import Opcode, Unit
-from hw.spec.program import Program, load_program, program_bytes, save_program
+from hw.spec.program import Program, load_program, save_program
 from tests.emulator.programs import (
     MACHINE,
     Line,
@@ -140,4 +140,4 @@ def test_a_program_of_several_cores_comes_back_as_it_was(tmp_path: Path) -> None
     assert np.array_equal(again.memory, code.memory)
     assert len(again.images) == CORES
     with pytest.raises(ValueError, match="an image for each of 4 cores"):
-        program_bytes(dataclasses.replace(code, memory=code.memory[0]))
+        save_program(dataclasses.replace(code, memory=code.memory[0]), path)

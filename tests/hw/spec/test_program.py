@@ -10,7 +10,7 @@ import pytest
 from hw.spec.errors import InputError
 from hw.spec.instructions import CONTROL, Opcode, Unit, encode, instruction_bits, instruction_fields
 from hw.spec.machine import load_machine
-from hw.spec.program import Program, load_program, program_bytes, save_program
+from hw.spec.program import Program, load_program, save_program, write_program
 
 
 def random_program(target: str = "tiny", seed: int = 0) -> Program:
@@ -36,6 +36,14 @@ def random_program(target: str = "tiny", seed: int = 0) -> Program:
     return Program(spec, instructions, memory, information)
 
 
+def file_bytes(program: Program, folder: Path) -> bytes:
+    path = folder / "bytes.lpu"
+    save_program(program, path)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
 @pytest.mark.parametrize("target", ["tiny", "small", "large"])
 def test_a_program_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
     program = random_program(target)
@@ -46,7 +54,7 @@ def test_a_program_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
     assert again.instructions == program.instructions
     assert again.information == program.information
     np.testing.assert_array_equal(again.memory, program.memory)
-    assert program_bytes(again) == path.read_bytes()
+    assert file_bytes(again, tmp_path) == path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -58,14 +66,39 @@ def test_the_size_is_that_of_the_sequencers_memories() -> None:
     assert program.instruction_bytes == expected
 
 
-def test_equal_programs_are_equal_files() -> None:
-    assert program_bytes(random_program(seed=3)) == program_bytes(random_program(seed=3))
-    assert program_bytes(random_program(seed=3)) != program_bytes(random_program(seed=4))
+def test_equal_programs_are_equal_files(tmp_path: Path) -> None:
+    first = file_bytes(random_program(seed=3), tmp_path)
+    assert first == file_bytes(random_program(seed=3), tmp_path)
+    assert first != file_bytes(random_program(seed=4), tmp_path)
+
+
+def test_a_program_without_memory(tmp_path: Path) -> None:
+    program = random_program()
+    program = dataclasses.replace(program, memory=program.memory[:0])
+    path = tmp_path / "p.lpu"
+    save_program(program, path)
+    assert load_program(path).memory.shape == (0, program.machine.word_bytes)
+
+
+def test_a_memory_filled_in_place_is_the_same_file_and_a_failure_leaves_none(
+    tmp_path: Path,
+) -> None:
+    program, path = random_program(), tmp_path / "p.lpu"
+    parts = (program.machine, program.instructions, len(program.memory), program.information)
+    with write_program(path, *parts) as memory:
+        assert memory.shape == (1, *program.memory.shape)
+        assert not memory.any()
+        memory[0] = program.memory
+    assert path.read_bytes() == file_bytes(program, tmp_path)
+    path.unlink()
+    with pytest.raises(KeyError), write_program(path, *parts):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_bit_of_a_small_file_matters(tmp_path: Path) -> None:
     path = tmp_path / "p.lpu"
-    good = program_bytes(random_program())
+    good = file_bytes(random_program(), tmp_path)
     for place in range(0, len(good), 3):
         spoiled = bytearray(good)
         spoiled[place] ^= 1 << place % 8
