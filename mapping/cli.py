@@ -8,6 +8,7 @@ import click
 
 from emulator.console import json_option, note, print_facts, print_json, print_table, progress
 from hw.spec.errors import InputError
+from mapping.export_cli import export_command
 
 if TYPE_CHECKING:
     from mapping.frontend.model import Model
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
 def commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    return [compile_command, estimate_command, eval_command, graph_command, list_command]
+    return [
+        compile_command,
+        estimate_command,
+        eval_command,
+        export_command,
+        graph_command,
+        list_command,
+    ]
 
 
 def _target_option(command: Any) -> Any:

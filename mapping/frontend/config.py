@@ -235,11 +235,6 @@ def _refuse_unsupported(fields: Fields, mistral: bool) -> None:
             )
     if fields.raw.get("hidden_act", "silu") not in ("silu", "swish"):
         raise fields.refuse("hidden_act", "'silu'")
-    if fields.raw.get("quantization_config") is not None:
-        raise fields.refuse(
-            "quantization_config",
-            "a folder with F32, F16 or BF16 weights: give the unquantized model and a recipe",
-        )
     # The reference implementation uses a window of 4096 where a Mistral file does not say.
     window = fields.raw.get("sliding_window", "a default of 4096" if mistral else None)
     if window is not None and mistral:

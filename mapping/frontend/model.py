@@ -13,6 +13,8 @@ from mapping.frontend.config import ModelConfig, parse_config
 from mapping.frontend.files import read_json_object, resolve_inside, shown
 from mapping.frontend.gpt_oss import GptOssConfig
 from mapping.frontend.gpt_oss_weights import GptOssFolderWeights, Mxfp4
+from mapping.frontend.quantization import find_scheme
+from mapping.frontend.quantized_weights import QuantizedFolderWeights
 from mapping.frontend.safetensors_file import INDEX_FILE, SINGLE_FILE, Shape
 from mapping.frontend.tokenizer import Tokenizer
 from mapping.frontend.weights import (
@@ -108,6 +110,11 @@ class Model:
             return weights.mxfp4(name)
         return None
 
+    @property
+    def quantized(self) -> QuantizedFolderWeights | None:
+        """The weights of a folder whose matrices are packed as integers, or None."""
+        return self._weights if isinstance(self._weights, QuantizedFolderWeights) else None
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, read at first use.
@@ -190,13 +197,15 @@ def load_folder(folder: Path) -> Model:
     """
     _refuse_other_kinds(folder)
     path = resolve_inside(folder, CONFIG_FILE, "configuration")
-    config = parse_config(read_json_object(path), folder.resolve().name, str(path))
+    raw = read_json_object(path)
+    config = parse_config(raw, folder.resolve().name, str(path))
     config = _with_generation_tokens(config, folder)
-    weights: WeightSource = (
-        GptOssFolderWeights(folder, config)
-        if isinstance(config, GptOssConfig)
-        else FolderWeights(folder, config)
-    )
+    if isinstance(config, GptOssConfig):
+        weights: WeightSource = GptOssFolderWeights(folder, config)
+    elif scheme := find_scheme(folder, raw, path):
+        weights = QuantizedFolderWeights(folder, config, scheme)
+    else:
+        weights = FolderWeights(folder, config)
     return Model(config, weights, synthetic=False, folder=folder)
 
 

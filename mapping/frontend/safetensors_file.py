@@ -40,6 +40,9 @@ ITEM_BYTES = {
 READABLE_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """The types that weights may have, and how NumPy reads their bytes."""
 
+INTEGER_TYPES = {"U8": "u1", "I8": "i1", "I32": "<i4"}
+"""The types that packed weights may have."""
+
 _LENGTH_BYTES = 8
 
 
@@ -233,6 +236,17 @@ class TensorFolder:
             )
         return values
 
+    def load_integers(self, name: str, shape: Shape, *types: str) -> npt.NDArray[Any]:
+        """Return a tensor of integers in the type it is stored in, one of `types`.
+
+        Raises
+        ------
+        InputError
+            As `load_bytes`.
+        """
+        entry = self.check(name, shape, types)
+        return self._stored(entry, INTEGER_TYPES[entry.dtype]).reshape(shape)
+
     def load_bytes(self, name: str, shape: Shape) -> npt.NDArray[np.uint8]:
         """Return a tensor of bytes, such as packed codes.
 
@@ -241,8 +255,7 @@ class TensorFolder:
         InputError
             If it is missing, has another shape or type, or the file has become shorter.
         """
-        entry = self.check(name, shape, ("U8",))
-        return self._stored(entry, "u1").reshape(shape)
+        return self.load_integers(name, shape, "U8")
 
     @staticmethod
     def _stored(entry: TensorEntry, dtype: str) -> npt.NDArray[Any]:

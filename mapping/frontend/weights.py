@@ -23,6 +23,9 @@ HEAD = "lm_head"
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 """A table that older exporters stored; it follows from the configuration."""
 
+_PACKED_ENDS = (".qweight", ".weight_packed", ".weight_blocks")
+"""How names of packed weights end."""
+
 
 def tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Return the shape of every weight of a model, in the order of use.
@@ -50,6 +53,11 @@ def tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
     if not config.tie_word_embeddings:
         shapes[HEAD] = (config.vocabulary_size, hidden)
     return shapes
+
+
+def is_ignored(stored: str) -> bool:
+    """Whether a tensor of a checkpoint says nothing that the configuration does not say."""
+    return _IGNORED.fullmatch(stored) is not None
 
 
 def stored_name(name: str) -> str:
@@ -85,11 +93,17 @@ class FolderWeights:
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self._files = TensorFolder(folder)
         self._shapes = tensor_shapes(config)
+        for entry in self._files.entries.values():
+            if entry.name.endswith(_PACKED_ENDS):
+                raise InputError(
+                    f"{folder}: quantization_config: expected one that says how {shown(entry.name)} is packed, "
+                    "found none"
+                )
         for name, shape in self._shapes.items():
             self._files.check(stored_name(name), shape)
         known = {stored_name(name) for name in (*self._shapes, HEAD)}
         for name, entry in self._files.entries.items():
-            if name not in known and not _IGNORED.fullmatch(name):
+            if name not in known and not is_ignored(name):
                 raise InputError(
                     f"{entry.label}: expected only the weights of {config.architecture}, "
                     "found one that it does not use"

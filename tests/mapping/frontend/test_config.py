@@ -94,7 +94,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "attention bias": ({"attention_bias": True}, "attention_bias: .*without them"),
     "mlp bias": ({"mlp_bias": True}, "mlp_bias: .*without them"),
     "activation": ({"hidden_act": "gelu"}, "hidden_act: expected 'silu', found 'gelu'"),
-    "quantized": ({"quantization_config": {"bits": 4}}, "quantization_config: .*unquantized"),
     "window": (
         {"architectures": ["MistralForCausalLM"], "sliding_window": 64},
         "sliding_window: expected null",
