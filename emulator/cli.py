@@ -10,9 +10,12 @@ import click
 from emulator.console import json_option, note, print_facts, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from emulator.roofline import Phase
     from emulator.run import Generation
     from emulator.text import ProgramText
     from emulator.timing import TimingResult
+    from emulator.work import Work
+    from hw.spec.instructions import Unit
     from hw.spec.program import Program
 
 
@@ -188,6 +191,54 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _print_work(
+    title: str, cycles: int, work: "list[Work]", waits: "dict[tuple[Unit, str], int]"
+) -> None:
+    """Cycles by unit and kind of work, and what units wait for."""
+    rows = [
+        [
+            row.unit.name,
+            row.kind,
+            row.instructions,
+            row.busy,
+            f"{row.critical / cycles:.1%}",
+            row.waited,
+        ]
+        for row in work
+        if max(row.busy, row.critical) >= cycles / 1000
+    ]
+    print_table(
+        title,
+        ["unit", "work", "instructions", "busy", "on the critical chain", "waited before"],
+        rows,
+    )
+    click.echo(
+        "The critical chain is what the end of the run waited for, step by step back to its start; it adds up to 100 %."
+    )
+    click.echo("Rows below a thousandth of the run are left out here, not in --json.\n")
+    ordered = sorted(waits.items(), key=lambda item: (item[0][0], -item[1]))
+    rows = [[unit.name, name, waited, f"{waited / cycles:.1%}"] for (unit, name), waited in ordered]
+    print_table("waiting for tokens", ["unit", "waits for", "cycles", "of the run"], rows)
+
+
+def _print_phases(points: "list[Phase]") -> None:
+    """Prefill and decode beside the bounds of ports and multipliers."""
+    click.echo()
+    rows = [
+        [point.name, point.cycles, point.bandwidth_bound, point.compute_bound,
+         f"{max(point.bandwidth_bound, point.compute_bound) / point.cycles:.1%}"]
+        for point in points
+    ]  # fmt: skip
+    columns = [
+        "phase",
+        "cycles (emulated)",
+        "bandwidth bound (modelled)",
+        "compute bound (modelled)",
+        "of the bound reached",
+    ]
+    print_table("against the machine's bounds", columns, rows)
+
+
 @click.command("explain")
 @click.argument("program", type=click.Path(path_type=Path))
 @click.option(
@@ -244,49 +295,8 @@ def explain_command(
             "phases": [dataclasses.asdict(point) for point in points],
         })
         return
-    share = (
-        f"{prompt_length} prompt and {tokens} generated tokens: {result.cycles:,} cycles (emulated)"
-    )
-    rows = [
-        [
-            row.unit.name,
-            row.kind,
-            row.instructions,
-            row.busy,
-            f"{row.critical / result.cycles:.1%}",
-            row.waited,
-        ]
-        for row in work
-        if max(row.busy, row.critical) >= result.cycles / 1000
-    ]
-    print_table(
-        share,
-        ["unit", "work", "instructions", "busy", "on the critical chain", "waited before"],
-        rows,
-    )
-    click.echo(
-        "The critical chain is what the end of the run waited for, step by step back to its start; it adds up to 100 %."
-    )
-    click.echo("Rows below a thousandth of the run are left out here, not in --json.\n")
-    ordered = sorted(waits.items(), key=lambda item: (item[0][0], -item[1]))
-    rows = [
-        [unit.name, name, cycles, f"{cycles / result.cycles:.1%}"]
-        for (unit, name), cycles in ordered
-    ]
-    print_table("waiting for tokens", ["unit", "waits for", "cycles", "of the run"], rows)
-    click.echo()
-    rows = [
-        [point.name, point.cycles, point.bandwidth_bound, point.compute_bound,
-         f"{max(point.bandwidth_bound, point.compute_bound) / point.cycles:.1%}"]
-        for point in points
-    ]  # fmt: skip
-    columns = [
-        "phase",
-        "cycles (emulated)",
-        "bandwidth bound (modelled)",
-        "compute bound (modelled)",
-        "of the bound reached",
-    ]
-    print_table("against the machine's bounds", columns, rows)
+    title = f"{prompt_length} prompt and {tokens} generated tokens"
+    _print_work(f"{title}: {result.cycles:,} cycles (emulated)", result.cycles, work, waits)
+    _print_phases(points)
     if output is not None:
         click.echo(f"trace and pictures are in {output}")

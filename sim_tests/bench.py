@@ -93,30 +93,19 @@ def run_bench(
         # In a file, because the system limits the length of a variable.
         parameter_file = Path(scratch, "parameters.json")
         parameter_file.write_text(json.dumps(dict(parameters or {})))
-        log_file = Path(scratch, "simulation.log")
-        results = Path(scratch, "results.xml")
-        runner = BenchRunner()
-        failure = ""
         started = time.perf_counter()
-        try:
-            runner.test(
-                hdl_toplevel=top,
-                hdl_toplevel_lang="verilog",
-                test_module=test_module,
-                test_filter=only,
-                seed=seed,
-                extra_env={PARAMETERS_VARIABLE: str(parameter_file)},
-                build_dir=folder,
-                test_dir=scratch,
-                results_xml=str(results),
-                log_file=log_file,
-                waves=waves,
-            )
-        except (SystemExit, RuntimeError) as error:  # the runner exits with the simulator's status
-            failure = f"the simulator ended with {error.args}"
+        tests, failed, failure, log = _simulate(
+            Path(scratch),
+            hdl_toplevel=top,
+            hdl_toplevel_lang="verilog",
+            test_module=test_module,
+            test_filter=only,
+            seed=seed,
+            extra_env={PARAMETERS_VARIABLE: str(parameter_file)},
+            build_dir=folder,
+            waves=waves,
+        )
         run_seconds = time.perf_counter() - started
-        log = log_file.read_text(errors="replace") if log_file.exists() else ""
-        tests, failed = get_results(results) if results.exists() else (0, 0)
         if waves and Path(scratch, "dump.vcd").exists():
             kept = Path("waves", f"{name}.vcd").absolute()
             kept.parent.mkdir(exist_ok=True)
@@ -128,6 +117,21 @@ def run_bench(
             f"{name}: {failed} of {tests} tests failed; {failure}\n{_excerpt(log)}"
         )
     return BenchResult(tests, build_seconds, run_seconds, log)
+
+
+def _simulate(scratch: Path, **arguments: Any) -> tuple[int, int, str, str]:
+    """Run the simulator: tests, failed ones, how it ended if not well, and its log."""
+    log_file, results = scratch / "simulation.log", scratch / "results.xml"
+    failure = ""
+    try:
+        BenchRunner().test(
+            test_dir=scratch, results_xml=str(results), log_file=log_file, **arguments
+        )
+    except (SystemExit, RuntimeError) as error:  # the runner exits with the simulator's status
+        failure = f"the simulator ended with {error.args}"
+    log = log_file.read_text(errors="replace") if log_file.exists() else ""
+    tests, failed = get_results(results) if results.exists() else (0, 0)
+    return tests, failed, failure, log
 
 
 def _excerpt(log: str, length: int = 4000) -> str:

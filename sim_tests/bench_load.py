@@ -14,14 +14,8 @@ from emulator.units import load
 from hw.spec.instructions import ADDRESS_BITS, Destination, Unit
 from hw.spec.latency import LOAD_CYCLES
 from hw.spec.machine import MachineSpec, machine_from_dict
-from sim_tests.memory_agents import (
-    Instructions,
-    SlowReads,
-    channel_words,
-    drive_timing,
-    fill,
-    random_memory,
-)
+from sim_tests.memory_agents import Instructions, channel_words, drive_timing, fill, random_memory
+from sim_tests.slow_memory import SlowReads
 from sim_tests.streams import Bench, parameters, seed
 
 Operation = dict[str, int]

@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 
 from emulator.pe.golden import sums
-from hw.spec.processing_element import ELEMENTS
+from hw.spec.element_family import ELEMENTS
 from sim_tests.pe_operands import random_stream
 from sim_tests.streams import Bench, parameters, seed
 

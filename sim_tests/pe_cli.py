@@ -22,7 +22,7 @@ def pe() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """Every processing element: operands, product, accumulator."""
-    from hw.spec.processing_element import ELEMENTS
+    from hw.spec.element_family import ELEMENTS
 
     rows = [
         {

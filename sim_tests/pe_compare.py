@@ -14,8 +14,9 @@ import numpy as np
 
 from emulator.pe.array_model import ArrayModel, Product, total_cycles, traffic
 from emulator.pe.golden import sums
+from hw.spec.element_family import element_spec
 from hw.spec.errors import CheckFailed
-from hw.spec.processing_element import Operand, ProcessingElementSpec, element_spec
+from hw.spec.processing_element import Operand, ProcessingElementSpec
 from sim_tests.gate_netlist import GateNetlist
 from sim_tests.liberty import Library
 from sim_tests.pe_charges import SRAM_BIT_REGISTERS, Charges, Scaling, charge

@@ -65,8 +65,8 @@ def compare_command(
     energies. Products of two activations take as many passes as their bits need at the weight port. Leakage and
     wires are not counted.
     """
+    from hw.spec.element_family import element_spec
     from hw.spec.output import check_picture
-    from hw.spec.processing_element import element_spec
     from sim_tests.pe_family import INT8_ELEMENTS, synthesize_family
     from sim_tests.pe_libraries import find_library
     from sim_tests.pe_models import model_products

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from hw.pe.element import make_element
-from hw.spec.processing_element import ELEMENTS, element_spec
+from hw.spec.element_family import ELEMENTS, element_spec
 from sim_tests.liberty import Library
 from sim_tests.pe_synthesis import (
     FPGA_FAMILIES,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from hw.spec.errors import InputError
-from sim_tests.liberty import Library, read_library, structural_library
+from sim_tests.liberty import Library, read_library
+from sim_tests.structural_library import structural_library
 
 __all__ = ["OSU018", "find_library"]
 

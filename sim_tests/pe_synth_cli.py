@@ -45,7 +45,7 @@ def synth_command(
     look-up tables, flip-flops and DSP blocks of UltraScale+ (whose accumulator Yosys leaves in fabric), and DSP
     blocks of 7 series, which show the packing.
     """
-    from hw.spec.processing_element import element_spec
+    from hw.spec.element_family import element_spec
     from sim_tests.pe_family import synthesize_family
     from sim_tests.pe_libraries import find_library
 

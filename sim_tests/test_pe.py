@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.pe.element import make_element
-from hw.spec.processing_element import ELEMENTS
+from hw.spec.element_family import ELEMENTS
 from sim_tests.bench import run_bench
 
 BENCH = "sim_tests.bench_pe"

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from emulator.pe.array_model import ArrayModel, Product, product_cycles, total_cycles
+from hw.spec.element_family import ELEMENTS
 from hw.spec.errors import InputError
-from hw.spec.processing_element import ELEMENTS
-from sim_tests.liberty import parse_library, read_library, structural_library
+from sim_tests.liberty import parse_library, read_library
 from sim_tests.pe_family import INT8_ELEMENTS, synthesize_family
 from sim_tests.pe_libraries import OSU018, find_library
 from sim_tests.pe_models import model_products
 from sim_tests.pe_published import published_rows
 from sim_tests.pe_report import compare, pareto_front, plot_pareto
 from sim_tests.pe_tensors import quantize, real_tensors, signal_to_noise
+from sim_tests.structural_library import structural_library
 
 FEW = [
     *INT8_ELEMENTS,

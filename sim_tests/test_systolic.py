@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hw.pe.array import SystolicArray
-from hw.spec.processing_element import ELEMENTS
+from hw.spec.element_family import ELEMENTS
 from hw.spec.systolic import SystolicSpec
 from hw.spec.systolic_target import systolic_from_dict
 from sim_tests.bench import run_bench

@@ -14,8 +14,9 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
+from hw.spec.element_family import element_spec
 from hw.spec.floating import FLOAT_ADD_LATENCY, FLOAT_MULTIPLY_LATENCY, FROM_INTEGER_LATENCY
-from hw.spec.processing_element import ProcessingElementSpec, ZeroPoint, element_spec
+from hw.spec.processing_element import ProcessingElementSpec, ZeroPoint
 
 __all__ = [
     "Dataflow",

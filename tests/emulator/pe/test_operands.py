@@ -5,7 +5,8 @@ import pytest
 
 from emulator.pe.golden import products, sums
 from emulator.pe.operands import decode, signed_value, split
-from hw.spec.processing_element import ELEMENTS, Operand, element_spec
+from hw.spec.element_family import ELEMENTS, element_spec
+from hw.spec.processing_element import Operand
 
 
 def test_e4m3() -> None:

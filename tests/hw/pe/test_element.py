@@ -6,8 +6,8 @@ from amaranth.sim import Simulator
 
 from emulator.pe.golden import sums
 from hw.pe.element import ProcessingElement, make_element
+from hw.spec.element_family import ELEMENTS, element_spec
 from hw.spec.errors import InputError
-from hw.spec.processing_element import ELEMENTS, element_spec
 
 
 def simulate(
