@@ -114,11 +114,7 @@ def assemble(model: Model, plan: Plan, recipe: Recipe) -> Program:
 
 def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
     config = model.config
-    bits = [
-        m.format.bits * m.rows * m.columns * s.layers
-        for s in plan.segments
-        for m in s.matrices.values()
-    ]
+    bits = [m.weight_bits * s.layers for s in plan.segments for m in s.matrices.values()]
     information: dict[str, Any] = {
         "model": model.name,
         "synthetic": model.synthetic,

@@ -9,7 +9,7 @@ from hw.spec.program import Program
 from mapping.evaluate import Evaluation, evaluate_logits, evaluate_losses, negative_log_likelihood
 from mapping.frontend.model import Model
 from mapping.lowering.plan import Plan
-from mapping.packing import arrange, compress_model
+from mapping.packing import arrange, compress_model, restore
 from mapping.reference import FloatReference
 
 Progress = Callable[[int, int], None]
@@ -77,14 +77,21 @@ def exact_loss(
 
 def dequantized_weights(model: Model, plan: Plan) -> dict[str, np.ndarray]:
     """The recipe's weight matrices as float, in the model's own shapes."""
+    plans = {
+        f"layers.{layer}.{name}": matrix
+        for segment in plan.segments
+        for layer in range(segment.first, segment.first + segment.layers)
+        for name, matrix in segment.matrices.items()
+    } | {"lm_head": plan.head_matrix}
     weights: dict[str, np.ndarray] = {}
-    for tensor, matrix in compress_model(model, plan).items():
-        name = tensor if tensor == "lm_head" else tensor.split(".", 2)[2]
+    for tensor, pieces in compress_model(model, plan).items():
         shape = model.tensor(tensor).shape
         # Where each weight went when heads were padded and ordered: arrange its number instead of it.
-        places = arrange(np.arange(1, shape[0] * shape[1] + 1).reshape(shape), name, plan)
+        numbers = np.arange(1, shape[0] * shape[1] + 1).reshape(shape)
+        places = arrange(numbers, plans[tensor].name, plan)
         restored = np.zeros(shape[0] * shape[1], np.float32)
-        restored[places[places > 0] - 1] = matrix.dequantize()[places > 0]
+        whole = restore(plans[tensor], pieces, plan)
+        restored[places[places > 0] - 1] = whole[places > 0]
         weights[tensor] = restored.reshape(shape)
     return weights
 

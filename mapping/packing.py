@@ -1,5 +1,6 @@
 """The memory image: every tensor of a model in the order and the format in which the machine streams it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -8,27 +9,52 @@ from hw.spec.layout import pack_scales, pack_weights
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
 from mapping.lowering.plan import Plan
-from mapping.lowering.tiles import MatrixPlan
+from mapping.lowering.tiles import MatrixPlan, Piece
 from mapping.quantize import QuantizedMatrix, quantize_matrix
 from mapping.rope import rope_tables
 
 
-def compress_model(model: Model, plan: Plan) -> dict[str, QuantizedMatrix]:
-    """Quantized weight matrices by tensor name, in the model's own shapes."""
-    matrices: dict[str, QuantizedMatrix] = {}
+def compress_model(model: Model, plan: Plan) -> dict[str, tuple[QuantizedMatrix, ...]]:
+    """Quantized weight matrices by tensor name, arranged for all cores together: each piece of each part of the plan's."""
+    matrices: dict[str, tuple[QuantizedMatrix, ...]] = {}
     for segment in plan.segments:
         for layer in range(segment.first, segment.first + segment.layers):
             for name, matrix in segment.matrices.items():
                 tensor = f"layers.{layer}.{name}"
-                matrices[tensor] = _compress(model, tensor, name, matrix, plan)
-    matrices["lm_head"] = _compress(model, "lm_head", "lm_head", plan.head_matrix, plan)
+                matrices[tensor] = _compress(model, tensor, matrix, plan)
+    matrices["lm_head"] = _compress(model, "lm_head", plan.head_matrix, plan)
     return matrices
 
 
 def _compress(
-    model: Model, tensor: str, name: str, matrix: MatrixPlan, plan: Plan
-) -> QuantizedMatrix:
-    return quantize_matrix(arrange(model.tensor(tensor), name, plan), matrix.format)
+    model: Model, tensor: str, matrix: MatrixPlan, plan: Plan
+) -> tuple[QuantizedMatrix, ...]:
+    weight = arrange(model.tensor(tensor), matrix.name, plan)
+    return tuple(
+        quantize_matrix(weight[rows, piece.first : piece.first + piece.columns], piece.format)
+        for rows, piece in _pieces(matrix, plan)
+    )
+
+
+def restore(matrix: MatrixPlan, pieces: tuple[QuantizedMatrix, ...], plan: Plan) -> np.ndarray:
+    """The arranged matrix that the pieces stand for: float32 [outputs of all cores, inputs]."""
+    whole = np.zeros((matrix.rows * plan.cores, matrix.columns), np.float32)
+    for (rows, piece), quantized in zip(_pieces(matrix, plan), pieces, strict=True):
+        whole[rows, piece.first : piece.first + piece.columns] = quantized.dequantize()
+    return whole
+
+
+def _pieces(matrix: MatrixPlan, plan: Plan) -> Iterator[tuple[np.ndarray, Piece]]:
+    """Arranged outputs of each piece, core by core, and the piece."""
+    outputs = np.arange(matrix.rows * plan.cores)
+    # A core computes a run of outputs; of the output head every `cores`-th.
+    if matrix.name == "lm_head":
+        outputs = outputs.reshape(-1, plan.cores).T
+    outputs = outputs.reshape(plan.cores, matrix.rows)
+    for part in matrix.parts:
+        first = part.first_block * plan.spec.matrix_rows
+        for piece in part.pieces:
+            yield outputs[:, first : first + part.rows].ravel(), piece
 
 
 def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
@@ -51,17 +77,17 @@ def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
     return padded
 
 
-def core_part(matrix: QuantizedMatrix, name: str, plan: Plan, core: int) -> QuantizedMatrix:
-    """The outputs of a matrix that one core computes: a run of them; of the output head every `cores`-th."""
-    if plan.cores == 1:
-        return matrix
-    rows = plan.matrix_shape(name)[0]
-    part = (
-        slice(core, None, plan.cores)
-        if name == "lm_head"
-        else slice(core * rows, (core + 1) * rows)
-    )
-    return replace(matrix, values=matrix.values[part], scales=matrix.scales[part])
+def core_part(
+    pieces: tuple[QuantizedMatrix, ...], plan: Plan, core: int
+) -> tuple[QuantizedMatrix, ...]:
+    """The outputs of a compressed matrix that one core computes."""
+
+    def part(piece: QuantizedMatrix) -> QuantizedMatrix:
+        rows = len(piece.values) // plan.cores
+        own = slice(core * rows, (core + 1) * rows)
+        return replace(piece, values=piece.values[own], scales=piece.scales[own])
+
+    return tuple(part(piece) for piece in pieces)
 
 
 def _pad_heads(weight: np.ndarray, config: ModelConfig, plan: Plan) -> np.ndarray:
@@ -73,26 +99,37 @@ def _pad_heads(weight: np.ndarray, config: ModelConfig, plan: Plan) -> np.ndarra
     return padded.reshape(-1, weight.shape[1])
 
 
-def pack_matrix(quantized: QuantizedMatrix, matrix: MatrixPlan, plan: Plan) -> np.ndarray:
-    """Words of a matrix: for each tile its scales, then its weights."""
+def pack_matrix(pieces: tuple[QuantizedMatrix, ...], matrix: MatrixPlan, plan: Plan) -> np.ndarray:
+    """Words of one core's outputs of a matrix: part by part, for each tile its scales, then its weights."""
     spec = plan.spec
-    weights = pack_weights(quantized.values, quantized.format.step, spec)
-    scales = pack_scales(quantized.scales, spec)
     image = np.zeros((matrix.words, spec.word_bytes), np.uint8)
-    for tile in range(matrix.tiles):
-        at = tile * matrix.tile_words
-        first = tile * matrix.tile_blocks
-        last = min(first + matrix.tile_blocks, matrix.blocks)
-        part = scales[first * matrix.block_scale_words : last * matrix.block_scale_words]
-        image[at : at + len(part)] = part
-        at += matrix.tile_blocks * matrix.block_scale_words
-        part = weights[first * matrix.block_words : last * matrix.block_words]
-        image[at : at + len(part)] = part
+    left = iter(pieces)
+    for part in matrix.parts:
+        own = [next(left) for _ in part.pieces]
+        streams = [pack_weights(piece.values, piece.format.step, spec) for piece in own]
+        weights = _by_block(streams, part.blocks)
+        scales = _by_block([pack_scales(piece.scales, spec) for piece in own], part.blocks)
+        for tile in range(part.tiles):
+            at = part.offset + tile * part.tile_words
+            blocks = slice(tile * part.tile_blocks, (tile + 1) * part.tile_blocks)
+            for rows, words in (
+                (scales[blocks], part.block_scale_words),
+                (weights[blocks], part.block_words),
+            ):
+                found = rows.reshape(-1, spec.word_bytes)
+                image[at : at + len(found)] = found
+                at += part.tile_blocks * words
     return image
 
 
+def _by_block(streams: list[np.ndarray], blocks: int) -> np.ndarray:
+    """Words of pieces, block by block one piece behind the other: [blocks, words, word_bytes]."""
+    parts = [stream.reshape(blocks, -1, stream.shape[1]) for stream in streams]
+    return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
 def pack_memory(
-    model: Model, plan: Plan, matrices: dict[str, QuantizedMatrix], core: int = 0
+    model: Model, plan: Plan, matrices: dict[str, tuple[QuantizedMatrix, ...]], core: int = 0
 ) -> np.ndarray:
     """Memory image of one core up to the KV cache: uint8 [words, word_bytes]."""
     image = np.zeros((plan.cache, plan.spec.word_bytes), np.uint8)
@@ -113,13 +150,13 @@ def pack_memory(
             prefix = f"layers.{segment.first + index}."
             for name, offset in segment.offsets.items():
                 if name in segment.matrices:
-                    part = core_part(matrices[prefix + name], name, plan, core)
+                    part = core_part(matrices[prefix + name], plan, core)
                     words = pack_matrix(part, segment.matrices[name], plan)
                     image[base + offset : base + offset + len(words)] = words
                 else:
                     put(base + offset, model.tensor(prefix + name)[None], plan.hidden_words)
     put(plan.norm, model.tensor("norm")[None], plan.hidden_words)
-    part = core_part(matrices["lm_head"], "lm_head", plan, core)
+    part = core_part(matrices["lm_head"], plan, core)
     words = pack_matrix(part, plan.head_matrix, plan)
     image[plan.head_base : plan.head_base + len(words)] = words
     return image

@@ -1,4 +1,17 @@
-"""Compression recipes: which number format each weight matrix gets."""
+"""Compression recipes: which number format each weight matrix gets.
+
+A recipe is a YAML file. `weights` is the format of every matrix, `overrides` a list of others for the tensors that a
+shell pattern names, of which later ones win. A format is written as
+
+    bits: 4           # 2, 3, 4, 5 or 8; or kind: fp4 (E2M1), or kind: mxfp4 (with scales that are powers of two)
+    group: 32         # inputs that share a scale, or channel
+    kept: 8           # sparse: weights kept of every 16 inputs, 8, 4 or 2
+    index: auto       # how it is said which: index (4 bits a weight), bitmap (16 bits), or auto, the smaller
+
+or as a list of `blocks`, formats each with its `share` of the matrix, `along` its outputs or its inputs; they begin at
+whole blocks of the matrix engine, so that shares are rounded. Targets say in `weight_formats` and `sparse` what
+they are built with.
+"""
 
 import fnmatch
 from dataclasses import dataclass
@@ -7,48 +20,22 @@ from typing import Any
 
 import yaml
 
-from hw.spec import weight_format as hw_format
 from hw.spec.errors import InputError
-from hw.spec.weight_format import StepFormat
+from mapping.formats import BlockFormats, MatrixFormat, WeightFormat, parse_matrix_format
 from mapping.frontend.files import shown
+
+__all__ = [
+    "BlockFormats",
+    "MatrixFormat",
+    "Recipe",
+    "WeightFormat",
+    "list_recipes",
+    "load_recipe",
+    "recipe_from_dict",
+]
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 _FIELDS = {"name", "description", "weights", "overrides", "activations", "kv_cache"}
-
-
-@dataclass(frozen=True)
-class WeightFormat:
-    """Number format of a weight matrix.
-
-    Attributes
-    ----------
-    bits : int
-        2, 3, 4, 5 or 8; two's complement, symmetric.
-    group : int or None
-        Elements along the input that share a scale; None: the whole row (one scale a channel).
-    kind : str
-        `integer`, or `fp4` (E2M1).
-    kept : int
-        Weights kept of every 16 along the input (8, 4, 2), or 0: all.
-    bitmap : bool
-        Which are kept is said by bitmaps, not by indices.
-    """
-
-    bits: int
-    group: int | None
-    kind: str = "integer"
-    kept: int = 0
-    bitmap: bool = False
-
-    def __str__(self) -> str:
-        kept = f" {self.kept}:16 by {'bitmap' if self.bitmap else 'index'}" if self.kept else ""
-        return f"{self.step.weight.name}{kept}, groups of {self.group or 'a row'}"
-
-    @property
-    def step(self) -> StepFormat:
-        """The format as the matrix engine streams it."""
-        name = "FP4" if self.kind == "fp4" else f"INT{self.bits}"
-        return StepFormat(hw_format.WeightFormat[name], self.kept, self.bitmap)
 
 
 @dataclass(frozen=True)
@@ -57,17 +44,17 @@ class Recipe:
 
     Attributes
     ----------
-    weights : WeightFormat
+    weights : WeightFormat or BlockFormats
         Of every matrix that no override names.
-    overrides : tuple of (pattern, WeightFormat)
+    overrides : tuple of (pattern, format)
         Shell patterns over tensor names, later ones win.
     """
 
     name: str
-    weights: WeightFormat
-    overrides: tuple[tuple[str, WeightFormat], ...] = ()
+    weights: MatrixFormat
+    overrides: tuple[tuple[str, MatrixFormat], ...] = ()
 
-    def format_of(self, tensor: str) -> WeightFormat:
+    def format_of(self, tensor: str) -> MatrixFormat:
         """Format of the weight matrix `tensor`."""
         chosen = self.weights
         for pattern, override in self.overrides:
@@ -137,36 +124,15 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
     overrides = content.get("overrides", [])
     if not isinstance(overrides, list):
         raise InputError(f"{where}: overrides: expected a list, found {type(overrides).__name__}")
-    pairs: list[tuple[str, WeightFormat]] = []
+    pairs: list[tuple[str, MatrixFormat]] = []
     for i, override in enumerate(overrides):
         place = f"{where}: overrides[{i}]"
         if not isinstance(override, dict) or not isinstance(override.get("tensor"), str):
             raise InputError(f"{place}: expected tensor (a name or pattern), bits and group")
         rest = {key: value for key, value in override.items() if key != "tensor"}
-        pairs.append((override["tensor"], _weight_format(rest, place)))
+        pairs.append((override["tensor"], parse_matrix_format(rest, place)))
     return Recipe(
         content.get("name", Path(where).stem),
-        _weight_format(content.get("weights"), f"{where}: weights"),
+        parse_matrix_format(content.get("weights"), f"{where}: weights"),
         tuple(pairs),
     )
-
-
-def _weight_format(content: Any, where: str) -> WeightFormat:
-    if not isinstance(content, dict) or set(content) != {"bits", "group"}:
-        raise InputError(f"{where}: expected bits and group, found {shown(content)}")
-    bits, group = content["bits"], content["group"]
-    if type(bits) is not int or bits not in (4, 8):
-        raise InputError(f"{where}: bits: expected 4 or 8, found {shown(bits)}")
-    if group == "channel":
-        return WeightFormat(bits, None)
-    if (
-        not isinstance(group, int)
-        or isinstance(group, bool)
-        or group < 8
-        or group % 8
-        or group > 4096
-    ):
-        raise InputError(
-            f"{where}: group: expected 'channel' or a multiple of 8 up to 4096, found {shown(group)}"
-        )
-    return WeightFormat(bits, group)

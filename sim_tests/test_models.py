@@ -21,8 +21,9 @@ FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "mapping" / "fixtures
 MODELS = {"odd": FIXTURES / "grouped_odd_f16", "pydoc-llama": "pydoc-llama"}
 PROMPT, GENERATED = 8, 8
 CONTEXT = 32
+EVERY_FORMAT = str(FIXTURES.parent / "every_format.yaml")
 ENGINES = {"tiny": "native", "small": "cocotb"}
-"""One build each, for all tests of this file."""
+"""One build each, for all tests of this file; others are native."""
 LIMIT = 20_000_000
 
 
@@ -59,7 +60,7 @@ def _check(model: str, target: str, recipe: str, timings: int) -> None:
             program,
             request.prompt,
             request.tokens,
-            ENGINES[target],
+            ENGINES.get(target, "native"),
             memory_parameters=timing,
             limit=LIMIT,
         )
@@ -83,3 +84,12 @@ def test_odd_shapes(target: str, recipe: str) -> None:
 @pytest.mark.parametrize("target", list(ENGINES))
 def test_bundled_model(target: str) -> None:
     _check("pydoc-llama", target, "w8a8", 0)
+
+
+@pytest.mark.parametrize(
+    "model, recipe",
+    [("odd", EVERY_FORMAT), ("pydoc-llama", "w3a8"), ("pydoc-llama", "w4a8-8of16")],
+    ids=["every format", "w3a8", "w4a8-8of16"],
+)
+def test_compressed_models(model: str, recipe: str) -> None:
+    _check(model, "tiny-sparse", recipe, 0)

@@ -122,14 +122,15 @@ def _matrix(
     a: Assembler, matrix: MatrixPlan, base: int, strides: dict[int, int], level: int
 ) -> None:
     """Tiles of a matrix: the scales of a tile, then its weights."""
-    tile, blocks = matrix.tile_blocks, matrix.blocks
-    scale_words = tiled(blocks * matrix.block_scale_words, tile * matrix.block_scale_words, level)
-    words = tiled(blocks * matrix.block_words, tile * matrix.block_words, level)
-    strides = strides | {level: matrix.tile_words}
-    scale_end = base + tile * matrix.block_scale_words
-    with a.loop(fixed(matrix.tiles)):
-        _ring(a, Destination.SCALE, Address(base, strides), scale_words, wait=_MPE)
-        _ring(a, Destination.STREAM, Address(scale_end, strides), words, signal=_MPE)
+    for part in matrix.parts:
+        tile, blocks, begin = part.tile_blocks, part.blocks, base + part.offset
+        scale_words = tiled(blocks * part.block_scale_words, tile * part.block_scale_words, level)
+        words = tiled(blocks * part.block_words, tile * part.block_words, level)
+        part_strides = strides | {level: part.tile_words}
+        scale_end = begin + tile * part.block_scale_words
+        with a.loop(fixed(part.tiles)):
+            _ring(a, Destination.SCALE, Address(begin, part_strides), scale_words, wait=_MPE)
+            _ring(a, Destination.STREAM, Address(scale_end, part_strides), words, signal=_MPE)
 
 
 def _ring(

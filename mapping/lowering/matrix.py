@@ -112,7 +112,7 @@ def _place(
 
 def _product(a: Assembler, step: StepFormat, group_steps: int, blocks: Count, steps: Count,
              activation: Place, result: Place, scale: Place, vectors: Vectors | None = None,
-             pop: bool = True, wait: int = 0, signal: int = 0) -> None:  # fmt: skip
+             pop: bool = True, first: bool = True, last: bool = True, wait: int = 0, signal: int = 0) -> None:  # fmt: skip
     vectors = vectors or Vectors(fixed(1))
     a.execute(
         wait,
@@ -121,8 +121,8 @@ def _product(a: Assembler, step: StepFormat, group_steps: int, blocks: Count, st
         kept=KEPT.index(step.kept),
         bitmap=int(step.bitmap),
         scaled=int(group_steps > 0),
-        first=1,
-        last=1,
+        first=int(first),
+        last=int(last),
         pop=int(pop),
         group_steps=group_steps,
         activation_pitch=vectors.activation,
@@ -140,20 +140,46 @@ def _product(a: Assembler, step: StepFormat, group_steps: int, blocks: Count, st
 def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, result: str, level: int,
             phase: Phase, signal: int = 0) -> None:  # fmt: skip
     """All tiles of a matrix times the vectors of the tokens of this round."""
-    with a.loop(fixed(matrix.tiles)):
-        _product(
-            a,
-            matrix.format.step,
-            matrix.group_steps,
-            tiled(matrix.blocks, matrix.tile_blocks, level),
-            fixed(matrix.steps),
-            _place(plan, "activation", activation),
-            _place(plan, "result", result, 0, {level: matrix.tile_blocks * plan.spec.block_rows}),
-            _place(plan, "scale", "x"),
-            Vectors(phase.rows, plan.activation_pitch(activation), plan.result_rows[result], 1),
-            wait=_LD,
-            signal=_LD | signal,
-        )
+    vectors = Vectors(phase.rows, plan.activation_pitch(activation), plan.result_rows[result], 1)
+    scale = _place(plan, "scale", "x")
+    for part in matrix.parts:
+        begin = part.first_block * plan.spec.block_rows
+        strides = {level: part.tile_blocks * plan.spec.block_rows}
+        blocks = tiled(part.blocks, part.tile_blocks, level)
+        with a.loop(fixed(part.tiles)):
+            if len(part.pieces) == 1:
+                piece = part.pieces[0]
+                _product(
+                    a,
+                    piece.format.step,
+                    piece.group_steps,
+                    blocks,
+                    fixed(piece.steps),
+                    _place(plan, "activation", activation),
+                    _place(plan, "result", result, begin, strides),
+                    scale,
+                    vectors,
+                    wait=_LD,
+                    signal=_LD | signal,
+                )
+                continue
+            a.sync(wait=_LD)
+            with a.loop(blocks) as block:
+                for piece in part.pieces:
+                    _product(
+                        a,
+                        piece.format.step,
+                        piece.group_steps,
+                        fixed(1),
+                        fixed(piece.steps),
+                        _place(plan, "activation", activation, piece.first // 4),
+                        _place(plan, "result", result, begin, strides | {block: plan.spec.block_rows}),
+                        scale,
+                        vectors,
+                        first=piece is part.pieces[0],
+                        last=piece is part.pieces[-1],
+                    )  # fmt: skip
+            a.sync(signal=_LD | signal)
 
 
 def _scores(a: Assembler, plan: Plan) -> None:

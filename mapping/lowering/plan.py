@@ -129,6 +129,7 @@ class Plan(Geometry):
         )
         """The nodes behind the last layer."""
         (self.head_matrix,) = _matrices(self.tail).values()
+        self._check_head()
         self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
         offsets = Regions("layer", 0)
@@ -160,6 +161,23 @@ class Plan(Geometry):
         name = f"layers.{layers.start}-{layers.stop - 1}"
         base = self.memory.take(name, len(layers) * stride, burst)
         return Segment(layers.start, len(layers), nodes, matrices, places, stride, base)
+
+    @property
+    def matrices(self) -> list[MatrixPlan]:
+        """Every weight matrix of one layer of each segment, and the output head's."""
+        return [m for s in self.segments for m in s.matrices.values()] + [self.head_matrix]
+
+    def _check_head(self) -> None:
+        """Refuse what loops over the output head's tiles, or over passes of a chunk, cannot do."""
+        if len(self.head_matrix.parts) > 1:
+            raise InputError(
+                f"recipe {self.setting.recipe.name}: lm_head: expected one format along the outputs, found several"
+            )
+        if self.chunk > self.spec.matrix_columns and not all(m.whole_inputs for m in self.matrices):
+            raise InputError(
+                f"target {self.spec.name}: matrix_columns: blocks along inputs meet at most "
+                f"{self.spec.matrix_columns} tokens at once, the chunk has {self.chunk}"
+            )
 
     def activation_pitch(self, name: str) -> int:
         """Units of 4 elements from a token's activations to the next one's, in a region of the activation buffer."""
@@ -206,12 +224,12 @@ class Plan(Geometry):
     def _plan_activations(self, tokens: int, scores: int) -> None:
         """Activation vectors end at a multiple of the longest group: padding is read (times zero weights), never written."""
         spec, lanes = self.spec, self.spec.lanes
-        matrices = [m for s in self.segments for m in s.matrices.values()] + [self.head_matrix]
-        group = max(m.group_steps * m.format.step.span for m in matrices)
+        groups = {piece.group for matrix in self.matrices for piece in matrix.pieces}
         align = spec.activation_row_bytes // lanes
 
         def padded(elements: int) -> int:
-            return round_up(round_up(elements, group) // lanes, align) + align
+            longest = max(round_up(elements, group) for group in groups)
+            return round_up(-(-longest // lanes), align) + align
 
         self.activation_rows = {
             "norm": padded(self.hidden_rows * lanes),

@@ -1,45 +1,86 @@
-"""Weight matrices cut into tiles that fit the rings of the matrix engine."""
+"""Weight matrices cut into parts of equal format, and these into tiles that fit the rings of the matrix engine."""
 
+import math
 from dataclasses import dataclass
 
 from hw.spec.errors import InputError
 from hw.spec.machine import MachineSpec
+from mapping.formats import BlockFormats, MatrixFormat, WeightFormat
 from mapping.lowering.regions import round_up
-from mapping.recipe import WeightFormat
 
 CREDITS = (4, 2)
 """Tiles that the rings hold at once: as many of these as a block of the longest matrix allows."""
 
 
 @dataclass(frozen=True)
-class MatrixPlan:
-    """A weight matrix cut into tiles that fit the rings.
+class Piece:
+    """A run of inputs of equal format: one instruction of the matrix engine.
 
     Attributes
     ----------
-    name : str
-        Tensor name without the layer.
-    rows, columns : int
-        Outputs and inputs as the machine sees them (head padding included), not yet rounded to blocks and groups.
+    first, columns : int
+        Inputs from `first` on, not yet rounded to groups.
     format : WeightFormat
-    blocks, steps, group_steps : int
-        Blocks of `matrix_rows` outputs; steps along K; steps of a scale group.
-    tile_blocks : int
-        Blocks of a full tile.
-    block_words, block_scale_words : int
-        Stream and scale words of a block.
+    steps, group_steps : int
+        Steps along K; steps of a scale group.
     """
 
-    name: str
-    rows: int
+    first: int
     columns: int
     format: WeightFormat
-    blocks: int
     steps: int
     group_steps: int
+
+    @property
+    def block_words(self) -> int:
+        """Stream words of a block."""
+        return self.format.step.block_words(self.steps)
+
+    @property
+    def block_scale_words(self) -> int:
+        """Scale words of a block."""
+        return self.steps // self.group_steps
+
+    @property
+    def group(self) -> int:
+        """Inputs of a scale group."""
+        return self.group_steps * self.format.step.span
+
+
+@dataclass(frozen=True)
+class MatrixPart:
+    """A run of blocks of outputs, cut into tiles that fit the rings.
+
+    Attributes
+    ----------
+    offset : int
+        Words from the first word of the matrix.
+    first_block, blocks : int
+        Blocks of `matrix_rows` outputs.
+    rows : int
+        Outputs, not yet rounded to blocks.
+    tile_blocks : int
+        Blocks of a full tile.
+    pieces : tuple of Piece
+        Along the inputs. The rings hold, block by block, one piece behind the other.
+    """
+
+    offset: int
+    first_block: int
+    blocks: int
+    rows: int
     tile_blocks: int
-    block_words: int
-    block_scale_words: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def block_words(self) -> int:
+        """Stream words of a block."""
+        return sum(piece.block_words for piece in self.pieces)
+
+    @property
+    def block_scale_words(self) -> int:
+        """Scale words of a block."""
+        return sum(piece.block_scale_words for piece in self.pieces)
 
     def __str__(self) -> str:
         return f"{self.tiles} of {self.tile_blocks} blocks"
@@ -65,57 +106,147 @@ class MatrixPlan:
         return self.tile_blocks * (self.block_words + self.block_scale_words)
 
 
+@dataclass(frozen=True)
+class MatrixPlan:
+    """A weight matrix as the machine sees it.
+
+    Attributes
+    ----------
+    name : str
+        Tensor name without the layer.
+    rows, columns : int
+        Outputs and inputs (head padding included), not yet rounded to blocks and groups.
+    parts : tuple of MatrixPart
+        Along the outputs; one, unless the recipe says otherwise.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    parts: tuple[MatrixPart, ...]
+
+    def __str__(self) -> str:
+        return " + ".join(f"{part.tiles} of {part.tile_blocks} blocks" for part in self.parts)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of `matrix_rows` outputs."""
+        return sum(part.blocks for part in self.parts)
+
+    @property
+    def words(self) -> int:
+        """Memory words."""
+        return sum(part.words for part in self.parts)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """Those of all parts."""
+        return tuple(piece for part in self.parts for piece in part.pieces)
+
+    @property
+    def whole_inputs(self) -> bool:
+        """Every block is one instruction: any number of vectors can meet it."""
+        return all(len(part.pieces) == 1 for part in self.parts)
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of the weights that are stored, without metadata and scales."""
+        return sum(
+            part.rows * piece.columns * piece.format.bits * (piece.format.kept or 16) // 16
+            for part in self.parts
+            for piece in part.pieces
+        )
+
+
 def plan_matrix(
-    spec: MachineSpec, name: str, rows: int, columns: int, format: WeightFormat, credits: int
+    spec: MachineSpec, name: str, rows: int, columns: int, format: MatrixFormat, credits: int
 ) -> MatrixPlan:
-    """Cut a matrix into tiles.
+    """Cut a matrix into parts and tiles.
 
     Raises
     ------
     InputError
-        If the rings do not hold `credits` blocks of outputs.
+        If the target lacks a format, or the rings do not hold `credits` blocks of outputs.
     """
+    blocks = -(-rows // spec.matrix_rows)
+    if isinstance(format, WeightFormat):
+        runs = [(0, blocks, (_piece(spec, name, 0, columns, format),))]
+    elif format.along == "inputs":
+        runs = [(0, blocks, _cut_inputs(spec, name, columns, format))]
+    else:
+        shares = [share for share, _ in format.parts]
+        ends = _cut(blocks, shares)
+        runs = [
+            (begin, end, (_piece(spec, name, 0, columns, part),))
+            for begin, end, (_, part) in zip([0, *ends], ends, format.parts, strict=False)
+            if end > begin
+        ]
+    parts: list[MatrixPart] = []
+    offset = 0
+    for begin, end, pieces in runs:
+        outputs = min(rows, end * spec.matrix_rows) - begin * spec.matrix_rows
+        room = _room(spec, name, pieces, credits)
+        parts.append(
+            MatrixPart(offset, begin, end - begin, outputs, min(room, end - begin), pieces)
+        )
+        offset += parts[-1].words
+    return MatrixPlan(name, rows, columns, tuple(parts))
+
+
+def _cut(total: int, shares: list[float]) -> list[int]:
+    """Ends of the runs of `total` units that are nearest to the shares."""
+    return [round(total * sum(shares[: i + 1])) for i in range(len(shares) - 1)] + [total]
+
+
+def _cut_inputs(
+    spec: MachineSpec, name: str, columns: int, format: BlockFormats
+) -> tuple[Piece, ...]:
+    """Pieces along K; each begins where every format can begin."""
+    steps = [part.step for _, part in format.parts]
+    groups = [part.group for _, part in format.parts if part.group]
+    unit = math.lcm(*(step.alignment for step in steps), *groups)
+    ends = _cut(-(-columns // unit), [share for share, _ in format.parts])
+    bounds = [min(columns, end * unit) for end in ends]
+    return tuple(
+        _piece(spec, name, begin, end - begin, part)
+        for begin, end, (_, part) in zip([0, *bounds], bounds, format.parts, strict=False)
+        if end > begin
+    )
+
+
+def _piece(spec: MachineSpec, name: str, first: int, columns: int, format: WeightFormat) -> Piece:
     step = format.step
     if step not in spec.step_formats:
         raise InputError(
-            f"target {spec.name}: weight_formats, sparse: {name} needs {step.weight.name}"
-            f"{f', {step.kept} of 16' if step.kept else ''}, which the target is not built with"
+            f"target {spec.name}: weight_formats, sparse: {name} needs {format}, "
+            f"the target has {', '.join(spec.weight_formats)}{'' if spec.sparse else ', all dense'}"
         )
     group = format.group or round_up(columns, step.alignment)
     if group % step.alignment:
         raise InputError(
             f"{name}: group: expected a multiple of {step.alignment}, what a step covers, found {group}"
         )
-    steps = round_up(columns, group) // step.span
     group_steps = group // step.span
-    block_words, scale_words = step.block_words(steps), steps // group_steps
     if group_steps * step.cycles < spec.rows_per_scaler:
         raise InputError(
             f"target {spec.name}: rows_per_scaler: a scale group of {name} takes {group_steps * step.cycles} cycles, "
             f"the target has scalers for {spec.rows_per_scaler} rows each, one a cycle"
         )
-    room = min(
-        spec.stream_words // credits // block_words, spec.scale_words // credits // scale_words
-    )
-    blocks = -(-rows // spec.matrix_rows)
-    if room == 0:
-        raise InputError(
-            f"target {spec.name}: stream_words, scale_words: {name} needs {credits * block_words} and "
-            f"{credits * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
-        )
     if group_steps >= 1 << 12:
         raise InputError(
             f"{name}: {columns} inputs in one scale group: at most {step.span * 4095} are possible"
         )
-    return MatrixPlan(
-        name,
-        rows,
-        columns,
-        format,
-        blocks,
-        steps,
-        group_steps,
-        min(room, blocks),
-        block_words,
-        scale_words,
-    )
+    return Piece(first, columns, format, round_up(columns, group) // step.span, group_steps)
+
+
+def _room(spec: MachineSpec, name: str, pieces: tuple[Piece, ...], credits: int) -> int:
+    """Blocks of a tile."""
+    words = sum(piece.block_words for piece in pieces)
+    scale_words = sum(piece.block_scale_words for piece in pieces)
+    room = min(spec.stream_words // credits // words, spec.scale_words // credits // scale_words)
+    if room == 0:
+        raise InputError(
+            f"target {spec.name}: stream_words, scale_words: {name} needs {credits * words} and "
+            f"{credits * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
+        )
+    return room

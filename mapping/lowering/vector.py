@@ -139,7 +139,7 @@ def _output_head(v: VectorRegions) -> None:
     """Final norm, then ARGMAX over the tiles of the logits."""
     plan = v.plan
     _norm(v, plan.tail[0])
-    head = plan.head_matrix
+    head = plan.head_matrix.parts[0]
     tile = head.tile_blocks * plan.spec.matrix_rows
     length = tiled(plan.vocabulary_part, tile, HEAD_TILE)
     logits = plan.result.taken["logits"][0]

@@ -4,7 +4,7 @@ from mapping.graph.ir import Graph, Node, Operator
 from mapping.lowering.tiles import MatrixPlan, plan_matrix
 from mapping.passes.rewrite import replace_nodes, with_attributes
 from mapping.passes.setting import Setting
-from mapping.recipe import WeightFormat
+from mapping.recipe import MatrixFormat
 
 
 def tile_matrices(graph: Graph, setting: Setting) -> Graph:
@@ -16,7 +16,7 @@ def tile_matrices(graph: Graph, setting: Setting) -> Graph:
         If the target is not built for a format, or its rings are too small.
     """
     geometry = setting.geometry
-    tiled: dict[tuple[str, WeightFormat], MatrixPlan] = {}
+    tiled: dict[tuple[str, MatrixFormat], MatrixPlan] = {}
 
     def tile(node: Node) -> Node:
         if node.operator is not Operator.LINEAR:

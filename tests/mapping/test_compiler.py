@@ -24,13 +24,14 @@ from mapping.lowering.geometry import Geometry
 from mapping.lowering.plan import Plan
 from mapping.lowering.regions import Regions
 from mapping.lowering.tiles import CREDITS, MatrixPlan
-from mapping.packing import compress_model, pack_matrix
+from mapping.packing import compress_model, core_part, pack_matrix, restore
 from mapping.passes.pipeline import compile_graph
 from mapping.passes.setting import Setting
-from mapping.recipe import Recipe, WeightFormat, list_recipes, load_recipe
+from mapping.recipe import BlockFormats, Recipe, WeightFormat, list_recipes, load_recipe
 from mapping.reference import FloatReference
 
 FIXTURES = Path(__file__).parent / "fixtures"
+EVERY_FORMAT = load_recipe(str(Path(__file__).parent / "every_format.yaml"))
 CHECKPOINTS = sorted(path.name for path in FIXTURES.iterdir())
 CONTEXT = 32
 
@@ -62,7 +63,15 @@ def mixed_recipe() -> Recipe:
     return Recipe("mixed", WeightFormat(4, 32), overrides)
 
 
-RECIPES = {name: load_recipe(name) for name in list_recipes()} | {"mixed": mixed_recipe()}
+RECIPES = {name: load_recipe(name) for name in ("w4a8", "w4a8-g128", "w8a8")} | {
+    "mixed": mixed_recipe()
+}
+"""Those that every target can run."""
+COMPRESSED = {name: load_recipe(name) for name in list_recipes() if name not in RECIPES} | {
+    "every format": EVERY_FORMAT
+}
+"""Those of the target that is built with every format."""
+ALL_RECIPES = RECIPES | COMPRESSED
 
 
 def assert_apart(regions: Regions, room: int | None = None) -> None:
@@ -75,16 +84,25 @@ def assert_apart(regions: Regions, room: int | None = None) -> None:
 
 
 def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
-    """Tiles cover the matrix once and fit the rings beside each other."""
+    """Parts cover the outputs and pieces the inputs; tiles cover a part once and fit the rings beside each other."""
     spec = plan.spec
     assert matrix.blocks * spec.matrix_rows >= matrix.rows > (matrix.blocks - 1) * spec.matrix_rows
-    assert matrix.steps * matrix.format.step.span >= matrix.columns
-    assert matrix.steps % matrix.group_steps == 0
-    assert plan.credits * matrix.tile_blocks * matrix.block_words <= spec.stream_words
-    assert plan.credits * matrix.tile_blocks * matrix.block_scale_words <= spec.scale_words
-    assert (
-        (matrix.tiles - 1) * matrix.tile_blocks < matrix.blocks <= matrix.tiles * matrix.tile_blocks
-    )
+    block = words = rows = 0
+    for part in matrix.parts:
+        assert (part.first_block, part.offset) == (block, words)
+        block, words, rows = block + part.blocks, words + part.words, rows + part.rows
+        column = 0
+        for piece in part.pieces:
+            step = piece.format.step
+            assert piece.first == column and piece.first % step.alignment == 0
+            column += piece.columns
+            assert piece.steps * step.span >= piece.columns > 0
+            assert piece.steps % piece.group_steps == 0
+        assert column == matrix.columns
+        assert plan.credits * part.tile_blocks * part.block_words <= spec.stream_words
+        assert plan.credits * part.tile_blocks * part.block_scale_words <= spec.scale_words
+        assert (part.tiles - 1) * part.tile_blocks < part.blocks <= part.tiles * part.tile_blocks
+    assert (block, words, rows) == (matrix.blocks, matrix.words, matrix.rows)
 
 
 def assert_planned(plan: Plan) -> None:
@@ -128,11 +146,14 @@ def assert_planned(plan: Plan) -> None:
     assert len(crossings) == 1
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("target", ["tiny", "small", "large"])
+@pytest.mark.parametrize(
+    "target, recipe",
+    [(target, recipe) for target in ("tiny", "small", "large") for recipe in RECIPES]
+    + [("tiny-sparse", recipe) for recipe in COMPRESSED],
+)
 @pytest.mark.parametrize("name", SHAPES)
 def test_odd_shapes_are_planned_and_run(name: str, target: str, recipe: str) -> None:
-    plan = plan_model(shape(name), load_machine(target), RECIPES[recipe], 64)
+    plan = plan_model(shape(name), load_machine(target), ALL_RECIPES[recipe], 64)
     assert_planned(plan)
     program = compile_instructions(plan)
     cycles = [TimingEngine(program).run(*lengths).cycles for lengths in ((1, 1), (3, 2), (40, 24))]
@@ -172,36 +193,58 @@ def test_a_known_model_of_a_billion_weights_fits_the_large_target() -> None:
     assert program.instruction_bytes < 32_000
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("target", ["tiny", "small"])
+PACKED = [(target, recipe) for target in ("tiny", "small") for recipe in RECIPES]
+PACKED += [("tiny-sparse", "every format"), ("two cores", "every format")]
+
+
+@pytest.mark.parametrize("target, recipe", PACKED)
 def test_packed_matrices_hold_the_quantized_weights(target: str, recipe: str) -> None:
     model = load_model(FIXTURES / "grouped_odd_f16")
-    plan = plan_model(model.config, load_machine(target), RECIPES[recipe], CONTEXT)
-    spec = plan.spec
-    for tensor, quantized in compress_model(model, plan).items():
+    spec = (
+        dataclasses.replace(load_machine("tiny-sparse"), cores=2)
+        if target == "two cores"
+        else load_machine(target)
+    )
+    plan = plan_model(model.config, spec, ALL_RECIPES[recipe], CONTEXT)
+    for tensor, pieces in compress_model(model, plan).items():
         name = tensor if tensor == "lm_head" else tensor.split(".", 2)[2]
         matrix = plan.head_matrix if name == "lm_head" else plan.segments[0].matrices[name]
-        image = pack_matrix(quantized, matrix, plan)
-        assert len(image) == matrix.words
-        weights, scales = [], []
-        for tile in range(matrix.tiles):
-            blocks = min(matrix.tile_blocks, matrix.blocks - tile * matrix.tile_blocks)
-            at = tile * matrix.tile_words
-            scales.append(image[at : at + blocks * matrix.block_scale_words])
-            at += matrix.tile_blocks * matrix.block_scale_words
-            weights.append(image[at : at + blocks * matrix.block_words])
-        groups = matrix.steps // matrix.group_steps
-        values = unpack_weights(
-            np.concatenate(weights),
-            matrix.rows,
-            quantized.values.shape[1],
-            matrix.format.step,
-            spec,
-        )
-        np.testing.assert_array_equal(values, quantized.values)
-        np.testing.assert_array_equal(
-            unpack_scales(np.concatenate(scales), matrix.rows, groups, spec), quantized.scales
-        )
+        whole = restore(matrix, pieces, plan)
+        for core in range(plan.cores):
+            image = pack_matrix(core_part(pieces, plan, core), matrix, plan)
+            assert len(image) == matrix.words
+            found = unpack(image, matrix, plan)
+            rows = slice(core * matrix.rows, (core + 1) * matrix.rows)
+            if name == "lm_head":
+                rows = slice(core, None, plan.cores)
+            np.testing.assert_array_equal(found, whole[rows])
+
+
+def unpack(image: npt.NDArray[np.uint8], matrix: MatrixPlan, plan: Plan) -> npt.NDArray[np.float32]:
+    """The weights of a matrix from its words, block by block as the machine reads them."""
+    spec = plan.spec
+    found = np.zeros((matrix.blocks * spec.matrix_rows, matrix.columns), np.float32)
+    for part in matrix.parts:
+        for block in range(part.blocks):
+            tile, within = divmod(block, part.tile_blocks)
+            begin = part.offset + tile * part.tile_words
+            scale_at = begin + within * part.block_scale_words
+            at = begin + part.tile_blocks * part.block_scale_words + within * part.block_words
+            first = (part.first_block + block) * spec.matrix_rows
+            for piece in part.pieces:
+                inputs = piece.steps * piece.format.step.span
+                shape = (spec.matrix_rows, inputs)
+                words = image[at : at + piece.block_words]
+                values = unpack_weights(words, *shape, piece.format.step, spec)
+                groups = piece.block_scale_words
+                scales = unpack_scales(
+                    image[scale_at : scale_at + groups], spec.matrix_rows, groups, spec
+                )
+                weights = values * np.repeat(scales.astype(np.float32), inputs // groups, axis=1)
+                columns = slice(piece.first, piece.first + piece.columns)
+                found[first : first + spec.matrix_rows, columns] = weights[:, : piece.columns]
+                at, scale_at = at + piece.block_words, scale_at + groups
+    return found[: matrix.rows]
 
 
 # What the program computes.
@@ -214,8 +257,8 @@ def compiled(name: str, target: str, recipe: str) -> tuple[Model, Plan, Program]
     # The large target has more memory than most computers.
     words = min(spec.memory.words, 1 << 19)
     spec = dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, words=words))
-    plan = plan_model(model.config, spec, RECIPES[recipe], CONTEXT)
-    return model, plan, compile_model(model, spec, RECIPES[recipe], CONTEXT)
+    plan = plan_model(model.config, spec, ALL_RECIPES[recipe], CONTEXT)
+    return model, plan, compile_model(model, spec, ALL_RECIPES[recipe], CONTEXT)
 
 
 @functools.cache
@@ -235,17 +278,20 @@ def exact_logits(name: str, target: str, recipe: str, count: int = 20) -> npt.ND
     return np.array(found)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "target, recipe",
+    [("small", recipe) for recipe in RECIPES] + [("tiny-sparse", recipe) for recipe in COMPRESSED],
+)
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_logits_are_those_of_the_compressed_model(name: str, recipe: str) -> None:
-    model, plan, _ = compiled(name, "small", recipe)
+def test_logits_are_those_of_the_compressed_model(name: str, target: str, recipe: str) -> None:
+    model, plan, _ = compiled(name, target, recipe)
     with np.load(FIXTURES / name / "expected.npz") as stored:
         tokens, original = stored["token_ids"][:20], stored["logits"][:20]
     reference = FloatReference(
         model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize
     )
     expected = reference.logits(tokens)
-    found = exact_logits(name, "small", recipe)
+    found = exact_logits(name, target, recipe)
     spread = float(np.std(expected))
     distance = float(np.sqrt(np.mean(np.square(found - expected))))
     assert distance < 0.06 * spread
@@ -270,6 +316,38 @@ def test_every_target_generates_the_same_tokens(name: str) -> None:
         generated.append(state.tokens[: len(prompt) + 12].tolist())
         assert generated[-1][: len(prompt)] == prompt
     assert generated[0] == generated[1] == generated[2]
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+@pytest.mark.parametrize("changes", [{}, {"matrix_columns": 2}, {"cores": 2}], ids=str)
+@pytest.mark.parametrize("name", ["grouped_odd_f16", "linear_untied_f32"])
+def test_lanes_cores_and_chunks_change_no_token_of_a_model_of_every_format(
+    name: str, changes: dict[str, int], chunk: int
+) -> None:
+    prompt = [5, 17, 30, 2, 9, 11, 3, 8, 1, 20, 21]
+    model, _, program = compiled(name, "tiny-sparse", "every format")
+    plain, _ = Machine(program, trace=False).run(prompt, 9)
+    spec = dataclasses.replace(load_machine("tiny-sparse"), **LARGE_BUFFERS | changes)
+    setting = Setting(Geometry(model.config, spec), EVERY_FORMAT, CREDITS[0])
+    graph = compile_graph(setting)
+    if chunk > spec.matrix_columns:
+        with pytest.raises(InputError, match="matrix_columns: blocks along inputs meet at most 1"):
+            Plan(graph, setting, CONTEXT, chunk)
+        return
+    plan = Plan(graph, setting, CONTEXT, chunk)
+    assert_planned(plan)
+    if "cores" in changes:
+        # Heads and outputs end elsewhere, and so do the blocks that the recipe's shares are rounded to.
+        assert Machine(assemble(model, plan, EVERY_FORMAT), trace=False).run(prompt, 9)[0].end
+        return
+    state, _ = Machine(assemble(model, plan, EVERY_FORMAT), trace=False).run(prompt, 9)
+    assert state.tokens[:20].tolist() == plain.tokens[:20].tolist()
+
+
+def test_the_output_head_has_one_format_along_its_outputs() -> None:
+    halves = BlockFormats("outputs", ((0.5, WeightFormat(8, 32)), (0.5, WeightFormat(4, 32))))
+    with pytest.raises(InputError, match="recipe r: lm_head: expected one format along"):
+        plan_model(shape("wide"), load_machine("tiny-sparse"), Recipe("r", halves), 32)
 
 
 def test_a_stop_token_ends_the_run_with_itself() -> None:

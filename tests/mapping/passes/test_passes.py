@@ -101,9 +101,10 @@ def test_tiles_cover_every_matrix(fixtures_folder: Path) -> None:
             plan = node.attribute("tiles")
             outputs, inputs = given.geometry.matrix_shape(node.attribute("matrix"))
             assert plan.blocks * given.geometry.spec.matrix_rows >= outputs
-            assert plan.steps * plan.format.step.span >= inputs
+            ((part,), (piece,)) = plan.parts, plan.pieces
+            assert piece.steps * piece.format.step.span >= inputs
             assert (
-                (plan.tiles - 1) * plan.tile_blocks < plan.blocks <= plan.tiles * plan.tile_blocks
+                (part.tiles - 1) * part.tile_blocks < part.blocks <= part.tiles * part.tile_blocks
             )
 
 
