@@ -11,8 +11,10 @@ from hw.spec.errors import InputError
 from mapping.export_cli import export_command
 
 if TYPE_CHECKING:
+    from hw.spec.machine import MachineSpec
     from mapping.frontend.model import Model
     from mapping.passes.setting import Setting
+    from mapping.recipe import Recipe
 
 
 def commands() -> list[click.Command]:
@@ -34,9 +36,20 @@ def _target_option(command: Any) -> Any:
 
 
 def _recipe_option(command: Any) -> Any:
-    return click.option("--recipe", required=True, help="Bundled recipe, or a recipe's YAML file.")(
-        command
-    )
+    return click.option(
+        "--recipe",
+        help="Bundled recipe, or a recipe's YAML file; needless for a folder that is quantized: its own formats.",
+    )(command)
+
+
+def _choose(recipe: str | None, model: "Model", machine: "MachineSpec") -> "Recipe":
+    """The recipe of a command line; what a user should know of it is told."""
+    from mapping.checkpoint import choose_recipe
+
+    chosen = choose_recipe(recipe, model, machine)
+    for line in chosen.notes:
+        note(line)
+    return chosen.recipe
 
 
 @click.command("compile")
@@ -52,7 +65,7 @@ def _recipe_option(command: Any) -> Any:
 def compile_command(
     model: str,
     target: str,
-    recipe: str,
+    recipe: str | None,
     context: int | None,
     output: Path | None,
     print_passes: bool,
@@ -64,13 +77,13 @@ def compile_command(
     from hw.spec.program import save_program
     from mapping.compiler import compile_model, plan_model
     from mapping.frontend.model import load_model
-    from mapping.recipe import load_recipe
 
     if output is None and not print_passes:
         raise InputError("-o: expected a program file to write")
     if output is not None:
         check_output(output)
-    loaded, machine, formats = load_model(model), load_machine(target), load_recipe(recipe)
+    loaded, machine = load_model(model), load_machine(target)
+    formats = _choose(recipe, loaded, machine)
     if print_passes:
         _print_passes(plan_model(loaded.config, machine, formats, context).setting)
     if output is None:
@@ -111,16 +124,16 @@ def _print_passes(setting: "Setting") -> None:
 @click.option("--tokens", type=int, default=128, show_default=True, help="Tokens to generate.")
 @json_option
 def estimate_command(
-    model: str, target: str, recipe: str, prompt_length: int, tokens: int, as_json: bool
+    model: str, target: str, recipe: str | None, prompt_length: int, tokens: int, as_json: bool
 ) -> None:
     """Count the cycles of MODEL without its weights (emulated: exact for the target's memory model)."""
     from hw.spec.machine import load_machine
     from mapping.estimate import estimate
     from mapping.frontend.model import load_model
-    from mapping.recipe import load_recipe
 
-    config = load_model(model).config
-    facts = estimate(config, load_machine(target), load_recipe(recipe), prompt_length, tokens)
+    loaded, machine = load_model(model), load_machine(target)
+    formats = _choose(recipe, loaded, machine)
+    facts = estimate(loaded.config, machine, formats, prompt_length, tokens)
     _report(facts, as_json)
 
 
@@ -140,7 +153,7 @@ def estimate_command(
 @json_option
 def eval_command(
     model: str,
-    recipe: str,
+    recipe: str | None,
     target: str,
     text: Path | None,
     token_ids: Path | None,
@@ -155,11 +168,11 @@ def eval_command(
     from mapping.compiler import compile_model, plan_model
     from mapping.frontend.model import load_model
     from mapping.losses import compressed_loss, exact_loss, float_loss
-    from mapping.recipe import load_recipe
 
     loaded = load_model(model)
     ids = _token_ids(loaded, text, token_ids)
-    machine, chosen = load_machine(target), load_recipe(recipe)
+    machine = load_machine(target)
+    chosen = _choose(recipe, loaded, machine)
     context = min(context, loaded.config.maximum_positions - 1, machine.tokens - 1)
     plan = plan_model(loaded.config, machine, chosen, context + 1)
     program = compile_model(loaded, machine, chosen, context + 1)

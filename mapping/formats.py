@@ -32,6 +32,8 @@ class WeightFormat:
         Weights kept of every 16 along the input (8, 4, 2), or 0: all.
     bitmap : bool
         Which are kept is said by bitmaps, not by indices.
+    stored : bool
+        Integers and scales are those of the checkpoint (`mapping.checkpoint`).
     """
 
     bits: int
@@ -39,6 +41,7 @@ class WeightFormat:
     kind: str = "integer"
     kept: int = 0
     bitmap: bool = False
+    stored: bool = False
 
     @property
     def step(self) -> StepFormat:

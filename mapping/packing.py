@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hw.spec.layout import pack_scales, pack_weights
+from mapping.checkpoint import in_order, stored_matrix, stored_order
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
 from mapping.lowering.plan import Plan
@@ -29,10 +30,22 @@ def compress_model(model: Model, plan: Plan) -> dict[str, tuple[QuantizedMatrix,
 def _compress(
     model: Model, tensor: str, matrix: MatrixPlan, plan: Plan
 ) -> tuple[QuantizedMatrix, ...]:
-    weight = arrange(model.tensor(tensor), matrix.name, plan)
+    places = list(_pieces(matrix, plan))
+    order = stored_order(model, tensor, plan.setting.recipe)
+
+    def arranged(weight: np.ndarray) -> np.ndarray:
+        return arrange(in_order(weight, tensor, order), matrix.name, plan)
+
+    if places[0][1].format.stored:
+        whole = stored_matrix(model, tensor, arranged, places[0][1].format)
+        return tuple(
+            replace(whole, values=whole.values[rows], scales=whole.scales[rows])
+            for rows, _ in places
+        )
+    weight = arranged(model.tensor(tensor))
     return tuple(
         quantize_matrix(weight[rows, piece.first : piece.first + piece.columns], piece.format)
-        for rows, piece in _pieces(matrix, plan)
+        for rows, piece in places
     )
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from hw.spec.machine import MachineSpec, MemorySpec, check_machine, load_machine
 from hw.spec.program import Program
+from mapping.checkpoint import choose_recipe
 from mapping.compiler import compile_model
+from mapping.export import export_model
 from mapping.frontend.model import load_model
 from mapping.recipe import load_recipe
 from sim_tests.exactness import Request, compare, expect
@@ -50,7 +52,10 @@ def _timings(spec: MachineSpec, number: int) -> list[MemorySpec]:
 
 
 def _check(model: str, target: str, recipe: str, timings: int) -> None:
-    program = _program(model, target, recipe)
+    _check_program(_program(model, target, recipe), model, timings)
+
+
+def _check_program(program: Program, model: str, timings: int) -> None:
     spec = program.machine
     request = _request(model, program.information["vocabulary_size"])
     cycles = set()
@@ -60,7 +65,7 @@ def _check(model: str, target: str, recipe: str, timings: int) -> None:
             program,
             request.prompt,
             request.tokens,
-            ENGINES.get(target, "native"),
+            ENGINES.get(spec.name, "native"),
             memory_parameters=timing,
             limit=LIMIT,
         )
@@ -93,3 +98,12 @@ def test_bundled_model(target: str) -> None:
 )
 def test_compressed_models(model: str, recipe: str) -> None:
     _check(model, "tiny-sparse", recipe, 0)
+
+
+@pytest.mark.parametrize("layout", ["awq-gemm", "mxfp4"])
+def test_quantized_checkpoints(layout: str, tmp_path: Path) -> None:
+    """Integers of a checkpoint, with zero points as INT5 and as FP4, just as they are."""
+    export_model(load_model("pydoc-llama"), layout, tmp_path / "model")
+    model, machine = load_model(tmp_path / "model"), load_machine("tiny-sparse")
+    recipe = choose_recipe(None, model, machine).recipe
+    _check_program(compile_model(model, machine, recipe, CONTEXT), "pydoc-llama", 0)

@@ -97,13 +97,14 @@ def read_gptq(
         unpack_words(np.ascontiguousarray(qweight.T)),
         zeros + np.uint8(offset) & np.uint8(15),
         np.ascontiguousarray(scales.T),
-        _read_groups(files, base, inputs, group, act_order),
+        read_groups(files, base, inputs, group, act_order),
     )
 
 
-def _read_groups(
+def read_groups(
     files: TensorFolder, base: str, inputs: int, group: int | None, act_order: bool
 ) -> npt.NDArray[np.int32]:
+    """The group of each input; raises as `read_gptq`."""
     name, groups = f"{base}.g_idx", count_groups(inputs, group)
     ascending = consecutive_groups(inputs, group)
     if name not in files.entries:

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hw.spec.errors import InputError
 from mapping.frontend.awq import (
@@ -16,12 +17,12 @@ from mapping.frontend.awq import (
 )
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.files import shown
-from mapping.frontend.gptq import SYMMETRIC_ZERO, check_gptq, read_gptq, read_zeros
+from mapping.frontend.gptq import SYMMETRIC_ZERO, check_gptq, read_gptq, read_groups, read_zeros
 from mapping.frontend.mxfp4 import check_mxfp4, read_mxfp4
 from mapping.frontend.qserve import check_qserve, read_qserve
 from mapping.frontend.quantization import Scheme
 from mapping.frontend.safetensors_file import TensorFolder
-from mapping.frontend.stored import Codes, StoredMatrix
+from mapping.frontend.stored import Codes, StoredMatrix, consecutive_groups
 from mapping.frontend.weights import (
     HEAD,
     FolderWeights,
@@ -153,6 +154,19 @@ class QuantizedFolderWeights(FolderWeights):
             offset=self._zero_offset[0],
             act_order=scheme.act_order,
         ).stored()
+
+    def groups(self, name: str) -> npt.NDArray[np.int32]:
+        """The group of each input of a packed matrix."""
+        inputs = self._shapes[name][1]
+        if self.scheme.layout.startswith("gptq"):
+            return read_groups(
+                self._files, _base(name), inputs, self.scheme.group, self.scheme.act_order
+            )
+        return consecutive_groups(inputs, self.scheme.group)
+
+    def ordered(self, name: str) -> bool:
+        """Whether the inputs of each group of a packed matrix are neighbours."""
+        return bool((np.diff(self.groups(name)) >= 0).all())
 
     def integer_range(self) -> tuple[int, int]:
         """Least and largest integer that any packed matrix may hold: by its zero points, or by its format."""

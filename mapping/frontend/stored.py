@@ -36,11 +36,6 @@ class StoredMatrix:
     groups: npt.NDArray[np.int32]
     kind: Literal["integer", "fp4"] = "integer"
 
-    @property
-    def ordered(self) -> bool:
-        """Whether the inputs of each group are neighbours."""
-        return bool((np.diff(self.groups) >= 0).all())
-
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weights, float32 [outputs, inputs]; exact, where runtimes round the product to FP16."""
         return self.values * self.scales[:, self.groups]

@@ -179,8 +179,8 @@ def test_activation_order(spoil: Callable[..., Path]) -> None:
     model = load_model(folder)
     np.testing.assert_array_equal(model.tensor(NAME), expected)
     assert model.quantized is not None
-    assert not model.quantized.stored(NAME).ordered
-    assert model.quantized.stored("layers.2.mlp.up_proj").ordered
+    assert not model.quantized.ordered(NAME)
+    assert model.quantized.ordered("layers.2.mlp.up_proj")
 
 
 @pytest.mark.parametrize(("labelled", "actual"), [("gptq", "gptq-v2"), ("gptq_v2", "gptq")])
