@@ -23,18 +23,18 @@ _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = ("emulator/**/*.py", "hw/spec/*.py", "hw/spec/*.json")
 
 
-def compiled(function: _Function) -> _Function:
-    """Compile `function` when it is first called, or take it from the cache.
+def compiled(function: _Function, *, nogil: bool = False) -> _Function:
+    """Compile `function` when it is first called, or take it from the cache; with `nogil` threads may run it at once.
 
     The cache is in `NUMBA_CACHE_DIR` or the user's cache folder; where that cannot be written there is none.
     """
     folder = cache_folder()
     if folder is None:
-        return cast(_Function, njit(function))
+        return cast(_Function, njit(nogil=nogil)(function))
     before = _settings.CACHE_DIR
     _settings.CACHE_DIR = str(folder)
     try:
-        return cast(_Function, njit(cache=True)(function))
+        return cast(_Function, njit(cache=True, nogil=nogil)(function))
     finally:
         _settings.CACHE_DIR = before
 
