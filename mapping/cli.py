@@ -74,8 +74,7 @@ def compile_command(
     """Compile MODEL (a folder or a known name) into one program file."""
     from hw.spec.machine import load_machine
     from hw.spec.output import check_output
-    from hw.spec.program import save_program
-    from mapping.compiler import compile_model, plan_model
+    from mapping.compiler import compile_to_file, plan_model
     from mapping.frontend.model import load_model
 
     if output is None and not print_passes:
@@ -88,8 +87,7 @@ def compile_command(
         _print_passes(plan_model(loaded.config, machine, formats, context).setting)
     if output is None:
         return
-    program = compile_model(loaded, machine, formats, context)
-    save_program(program, output)
+    program = compile_to_file(loaded, machine, formats, output, context)
     facts = {
         "program": str(output),
         "model": loaded.name,

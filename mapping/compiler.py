@@ -1,5 +1,6 @@
 """The compiler: a model, a machine and a recipe become one program."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
-from hw.spec.program import Program
+from hw.spec.program import Program, load_program, write_program
 from mapping.frontend.config import ModelConfig, require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.weights import tensor_shapes
@@ -19,7 +20,7 @@ from mapping.lowering.store import lower_store
 from mapping.lowering.system import lower_system
 from mapping.lowering.tiles import CREDITS
 from mapping.lowering.vector import lower_vector
-from mapping.packing import compress_model, pack_memory
+from mapping.packing import fill_memory
 from mapping.passes.pipeline import compile_graph
 from mapping.passes.setting import Setting
 from mapping.recipe import Recipe
@@ -106,10 +107,27 @@ def compile_model(
 
 def assemble(model: Model, plan: Plan, recipe: Recipe) -> Program:
     """The program of a plan."""
-    matrices = compress_model(model, plan)
-    images = [pack_memory(model, plan, matrices, core) for core in range(plan.cores)]
-    memory = images[0] if plan.cores == 1 else np.stack(images)
+    images = np.zeros((plan.cores, plan.cache, plan.spec.word_bytes), np.uint8)
+    fill_memory(model, plan, images)
+    memory = images[0] if plan.cores == 1 else images
     return Program(plan.spec, lower(plan), memory, _information(model, recipe, plan))
+
+
+def compile_to_file(
+    model: Model, machine: MachineSpec, recipe: Recipe, path: Path, context: int | None = None
+) -> Program:
+    """As `compile_model`, straight into a program file: weights are read, packed and written tensor by tensor.
+
+    Raises
+    ------
+    InputError
+        As `plan_model`; or if a weight is damaged. Nothing is left at `path` then.
+    """
+    plan = plan_model(model.config, machine, recipe, context)
+    information = _information(model, recipe, plan)
+    with write_program(path, machine, lower(plan), plan.cache, information) as images:
+        fill_memory(model, plan, images)
+    return load_program(path)
 
 
 def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The memory image: every tensor of a model in the order and the format in which the machine streams it."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from hw.spec.layout import pack_scales, pack_weights
+from hw.spec.program import release
 from mapping.checkpoint import in_order, stored_matrix, stored_order
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
@@ -13,6 +16,13 @@ from mapping.lowering.plan import Plan
 from mapping.lowering.tiles import MatrixPlan, Piece
 from mapping.quantize import QuantizedMatrix, quantize_matrix
 from mapping.rope import rope_tables
+
+_AT_ONCE = 2
+"""Tensors that are packed at once."""
+_RELEASE = 16
+"""Tensors after which what is written leaves the computer's memory, if images are in a file."""
+_ROWS = 1024
+"""Rows of a table that are written at once."""
 
 
 def compress_model(model: Model, plan: Plan) -> dict[str, tuple[QuantizedMatrix, ...]]:
@@ -82,6 +92,8 @@ def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
         weight = _pad_heads(weight, config, plan)
     elif name == "self_attn.o_proj":
         weight = _pad_heads(weight.T, config, plan).T
+    if weight.shape == (rows, columns):
+        return weight
     padded = np.zeros((rows, columns), weight.dtype)
     padded[: weight.shape[0], : weight.shape[1]] = weight
     if name == "lm_head":
@@ -106,6 +118,8 @@ def core_part(
 def _pad_heads(weight: np.ndarray, config: ModelConfig, plan: Plan) -> np.ndarray:
     """[heads * head_dim, n] to [heads * padded head, n]: each half of a head is padded on its own."""
     half = config.head_dim // 2
+    if half == plan.half:
+        return weight
     heads = weight.reshape(-1, 2, half, weight.shape[1])
     padded = np.zeros((heads.shape[0], 2, plan.half, weight.shape[1]), weight.dtype)
     padded[:, :, :half] = heads
@@ -141,38 +155,63 @@ def _by_block(streams: list[np.ndarray], blocks: int) -> np.ndarray:
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def pack_memory(
-    model: Model, plan: Plan, matrices: dict[str, tuple[QuantizedMatrix, ...]], core: int = 0
-) -> np.ndarray:
-    """Memory image of one core up to the KV cache: uint8 [words, word_bytes]."""
-    image = np.zeros((plan.cache, plan.spec.word_bytes), np.uint8)
+def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
+    """Write the memory images of all cores up to the KV cache, one tensor after another.
+
+    Two tensors at a time are read, compressed and packed, so that little more than those is held.
+
+    Parameters
+    ----------
+    images : uint8 [cores, words, word_bytes]
+        All zero.
+    """
 
     def put(base: int, rows: np.ndarray, stride: int) -> None:
-        """Rows of FP32, each padded to `stride` words."""
-        words = np.zeros((rows.shape[0], stride * plan.word_elements), np.float32)
-        words[:, : rows.shape[1]] = rows
-        image[base : base + rows.shape[0] * stride] = words.view(np.uint8).reshape(
-            -1, plan.spec.word_bytes
-        )
+        """Rows of FP32, each padded to `stride` words, for every core."""
+        for first in range(0, len(rows), _ROWS):
+            part = rows[first : first + _ROWS]
+            words = np.zeros((len(part), stride * plan.word_elements), np.float32)
+            words[:, : part.shape[1]] = part
+            at = base + first * stride
+            packed = words.view(np.uint8).reshape(-1, plan.spec.word_bytes)
+            images[:, at : at + len(packed)] = packed
 
-    put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride)
-    put(plan.rope, _rope_rows(plan), plan.rope_words)
+    def matrix(tensor: str, matrix: MatrixPlan, base: int) -> None:
+        pieces = _compress(model, tensor, matrix, plan)
+        for core, image in enumerate(images):
+            words = pack_matrix(core_part(pieces, plan, core), matrix, plan)
+            image[base : base + len(words)] = words
+
+    def vector(tensor: str, base: int) -> None:
+        put(base, model.tensor(tensor)[None], plan.hidden_words)
+
+    jobs: list[Callable[[], None]] = [
+        lambda: put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride),
+        lambda: put(plan.rope, _rope_rows(plan), plan.rope_words),
+        functools.partial(vector, "norm", plan.norm),
+        functools.partial(matrix, "lm_head", plan.head_matrix, plan.head_base),
+    ]
     for segment in plan.segments:
         for index in range(segment.layers):
-            base = segment.base + index * segment.stride
-            prefix = f"layers.{segment.first + index}."
+            layer = segment.base + index * segment.stride
             for name, offset in segment.offsets.items():
+                tensor = f"layers.{segment.first + index}.{name}"
                 if name in segment.matrices:
-                    part = core_part(matrices[prefix + name], plan, core)
-                    words = pack_matrix(part, segment.matrices[name], plan)
-                    image[base + offset : base + offset + len(words)] = words
+                    jobs.append(
+                        functools.partial(matrix, tensor, segment.matrices[name], layer + offset)
+                    )
                 else:
-                    put(base + offset, model.tensor(prefix + name)[None], plan.hidden_words)
-    put(plan.norm, model.tensor("norm")[None], plan.hidden_words)
-    part = core_part(matrices["lm_head"], plan, core)
-    words = pack_matrix(part, plan.head_matrix, plan)
-    image[plan.head_base : plan.head_base + len(words)] = words
-    return image
+                    jobs.append(functools.partial(vector, tensor, layer + offset))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        # The first error ends it.
+        for number, done in enumerate([pool.submit(job) for job in jobs]):
+            try:
+                done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            if number % _RELEASE == 0:
+                release(images)
 
 
 def _rope_rows(plan: Plan) -> np.ndarray:

@@ -10,7 +10,9 @@ import numpy as np
 from hw.spec.layout import FP4_VALUES
 from mapping.formats import WeightFormat
 from mapping.pruning import prune
+from mapping.quantize_search import search_scales
 
+_WEIGHTS_AT_ONCE = 1 << 20
 _CANDIDATES = np.linspace(0.70, 1.0, 13)
 """Fractions of the largest weight of a group that a scale is tried at."""
 _COARSE_CANDIDATES = np.linspace(0.30, 1.0, 29)
@@ -58,19 +60,27 @@ def quantize_matrix(
     norms : float [inputs], optional
         Root mean square of each input. Weights are then pruned, and errors weighted, by what they do to the outputs.
     """
-    outputs, inputs = matrix.shape
+    inputs = matrix.shape[1]
     group = format.group or inputs
-    padded = np.zeros((outputs, -(-inputs // group) * group), np.float32)
-    padded[:, :inputs] = prune(matrix, format.kept, norms) if format.kept else matrix
-    grouped = padded.reshape(outputs, -1, group)
+    width = -(-inputs // group) * group
     importance = None
     if norms is not None:
-        importance = np.zeros(padded.shape[1], np.float32)
+        importance = np.zeros(width, np.float32)
         importance[:inputs] = np.square(norms)
         importance = importance.reshape(-1, group)
-    scales = _scales(grouped, format, importance)
-    values = _round(grouped, scales, format)
-    return QuantizedMatrix(values.reshape(outputs, -1), scales, format, inputs)
+    values = np.empty((len(matrix), width), np.int8)
+    scales = np.empty((len(matrix), width // group), np.float32)
+    # Rows have nothing to do with each other; a few at a time need little memory beside the result.
+    rows_at_once = max(1, _WEIGHTS_AT_ONCE // width)
+    for first in range(0, len(matrix), rows_at_once):
+        rows = slice(first, first + rows_at_once)
+        part = matrix[rows]
+        padded = np.zeros((len(part), width), np.float32)
+        padded[:, :inputs] = prune(part, format.kept, norms) if format.kept else part
+        grouped = padded.reshape(len(part), -1, group)
+        scales[rows] = _scales(grouped, format, importance)
+        values[rows] = _round(grouped, scales[rows], format).reshape(len(part), width)
+    return QuantizedMatrix(values, scales, format, inputs)
 
 
 def _scales(grouped: np.ndarray, format: WeightFormat, importance: np.ndarray | None) -> np.ndarray:
@@ -82,7 +92,7 @@ def _scales(grouped: np.ndarray, format: WeightFormat, importance: np.ndarray | 
     if format.kind == "fp4":
         extreme = np.abs(grouped).max(axis=2)
         tries = [np.float32(fraction / FP4_VALUES[-1]) for fraction in _COARSE_CANDIDATES]
-        return _search(grouped, extreme, tries, format, importance)
+        return _search_fp4(grouped, extreme, tries, importance)
     if format.bits == 8:
         return _half(np.abs(grouped).max(axis=2) / 127)
     low, high = grouped.min(axis=2), grouped.max(axis=2)
@@ -92,14 +102,13 @@ def _scales(grouped: np.ndarray, format: WeightFormat, importance: np.ndarray | 
     fractions = _CANDIDATES if format.bits > 3 else _COARSE_CANDIDATES
     divisors = (lowest, lowest + 0.5, -lowest - 1)
     tries = [np.float32(fraction / divisor) for divisor in divisors for fraction in fractions]
-    return _search(grouped, extreme, tries, format, importance)
+    return search_scales(grouped, extreme, np.array(tries), format.bits, importance)
 
 
-def _search(
+def _search_fp4(
     grouped: np.ndarray,
     extreme: np.ndarray,
     tries: list[np.float32],
-    format: WeightFormat,
     importance: np.ndarray | None,
 ) -> np.ndarray:
     """The scale of least error of each group: float32 [outputs, groups], of `extreme` times each of `tries`."""
@@ -107,7 +116,8 @@ def _search(
     least = np.full(best.shape, np.inf, np.float32)
     for factor in tries:
         scales = _half(extreme * factor)
-        error = np.square(_round(grouped, scales, format) * scales[:, :, None] - grouped)
+        values = _round_fp4(grouped / scales[:, :, None])
+        error = np.square(values * scales[:, :, None] - grouped)
         if importance is not None:
             error *= importance
         error = error.sum(axis=2)

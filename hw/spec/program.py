@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -132,6 +133,14 @@ def save_program(program: Program, path: Path) -> None:
         program.information,
     ) as memory:
         memory[:] = program.memory
+
+
+def release(memory: np.ndarray) -> None:
+    """Let go of what has been written to a mapped memory image: it is in the file then, not in the computer's memory."""
+    if isinstance(memory, np.memmap) and isinstance(memory.base, mmap.mmap):
+        memory.flush()
+        if hasattr(mmap, "MADV_DONTNEED"):
+            memory.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _map_memory(
