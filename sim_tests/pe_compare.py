@@ -7,23 +7,23 @@ real tensors, scaled so that the FP16 element has its published energy; memories
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from emulator.pe.array_model import ArrayModel, Product, total_cycles, traffic
+from emulator.pe.array_model import Product, total_cycles, traffic
 from emulator.pe.golden import sums
 from hw.spec.element_family import element_spec
 from hw.spec.errors import CheckFailed
 from hw.spec.processing_element import Operand, ProcessingElementSpec
 from sim_tests.gate_netlist import GateNetlist
 from sim_tests.liberty import Library
-from sim_tests.pe_charges import SRAM_BIT_REGISTERS, Charges, Scaling, charge
+from sim_tests.pe_charges import charge
+from sim_tests.pe_design import STORED_BITS, Candidate, Design
 from sim_tests.pe_family import Family
 from sim_tests.pe_tensors import quantize, real_tensors, signal_to_noise
 
-__all__ = ["Candidate", "Design", "best_at_area", "candidate", "evaluate"]
+__all__ = ["candidate", "evaluate", "picojoules"]
 
 FP16_PICOJOULES = 0.77
 """Of an FP16 MAC in 28 nm; published (BitMoD, HPCA 2025). Fixes the unit of switched capacitance."""
@@ -35,15 +35,6 @@ WEIGHT_READ, ACTIVATION_READ, OUTPUT_WRITE = 0.033, 0.035, 0.013
 STREAMS = 24
 """Elements of the array whose operands are simulated, each over a whole sum."""
 
-_STORED_BITS = {
-    Operand.INT5: 4,
-    Operand.INT12: 16,
-    Operand.INT14: 16,
-    Operand.INT24: 16,
-    Operand.DECODED_FLINT: 4,
-    Operand.DECODED_OLIVE: 4,
-    Operand.BIT_TERM: 4,
-}
 _GROUPED = {
     Operand.INT4: 128,
     Operand.UINT4: 128,
@@ -52,93 +43,6 @@ _GROUPED = {
     Operand.DECODED_FLINT: 128,
     Operand.BIT_TERM: 128,
 }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A kind of element with all that does not depend on the size of the array.
-
-    Parameters
-    ----------
-    spec : ProcessingElementSpec
-        The element.
-    area, delay : float
-        Synthesized, in the library's units.
-    charges : Charges
-        What is beside it.
-    group : int or None
-        Weights that share a scale along K; None: a whole channel.
-    products_per_cycle : float
-        In the mode that is compared.
-    passes : int
-        Passes for products of two activations, whose operands are wider than a weight port.
-    weight_bits, activation_bits : float
-        In memory, scales included.
-    switched : float
-        Capacitance a cycle on real tensors, operand registers included, in the library's unit.
-    snr : float
-        Decibels, of quantization on real tensors.
-    """
-
-    spec: ProcessingElementSpec
-    area: float
-    delay: float
-    charges: Charges
-    group: int | None
-    products_per_cycle: float
-    passes: int
-    weight_bits: float
-    activation_bits: float
-    switched: float
-    snr: float
-
-
-@dataclass(frozen=True)
-class Design:
-    """An array of one candidate; `scaling` is None where sums need none."""
-
-    candidate: Candidate
-    rows: int
-    columns: int
-    shadow: bool
-    scaling: Scaling | None
-    columns_per_unit: int
-
-    @property
-    def model(self) -> ArrayModel:
-        """What its time depends on."""
-        candidate = self.candidate
-        return ArrayModel(
-            rows=self.rows,
-            columns=self.columns,
-            products_per_cycle=candidate.products_per_cycle,
-            group=candidate.group,
-            shadow=self.shadow,
-            columns_per_unit=self.columns_per_unit,
-            passes=candidate.passes,
-            weight_bits=candidate.weight_bits,
-            activation_bits=candidate.activation_bits,
-        )
-
-    @property
-    def area(self) -> float:
-        """All that is charged, in the library's unit."""
-        candidate, charges = self.candidate, self.candidate.charges
-        spec = candidate.spec
-        operand_bits = spec.weight_bits + spec.activation_bits + spec.control_bits + 2
-        cell = candidate.area + operand_bits * charges.register
-        if self.shadow:
-            cell += spec.accumulator_bits * charges.shadow_bit
-        if self.scaling is not None:
-            sum_bits = 64 if self.scaling is Scaling.INTEGER else 32
-            cell += sum_bits * SRAM_BIT_REGISTERS * charges.register
-        skew = self.rows * (self.rows - 1) / 2 * spec.activation_bits
-        skew += self.columns * (self.columns - 1) / 2 * (spec.weight_bits + spec.control_bits)
-        units = 0.0
-        if self.scaling is not None:
-            units = -(-self.columns // self.columns_per_unit) * charges.scaling[self.scaling]
-        edges = self.rows * charges.row + self.columns * charges.column
-        return self.rows * self.columns * cell + skew * charges.register + units + edges
 
 
 def group_of(spec: ProcessingElementSpec) -> int | None:
@@ -215,9 +119,9 @@ def candidate(name: str, family: Family) -> Candidate:
     scale_bits = 0.0 if group is None else (8 if group == 32 else 16) / group
     if spec.zero_point.value != "none" and group is not None:
         scale_bits += 4 / group
-    weight_bits = 4 if name == "bitfusion" else _STORED_BITS.get(spec.weight, spec.weight_bits)
+    weight_bits = 4 if name == "bitfusion" else STORED_BITS.get(spec.weight, spec.weight_bits)
     stored = 8 if name == "bitfusion" else spec.activation_bits
-    activation_bits = 16 if name == "bitmod" else _STORED_BITS.get(spec.activation, stored)
+    activation_bits = 16 if name == "bitmod" else STORED_BITS.get(spec.activation, stored)
     return Candidate(
         spec=spec,
         area=synthesized.area,
@@ -275,47 +179,6 @@ def evaluate(
         "buffer_millijoules": buffers * 1e-9,
         "dram_millijoules": dram * 1e-9,
     }
-
-
-def designs_at_area(
-    candidate: Candidate, budget: float, scalings: Sequence[Scaling], shadows: Sequence[bool]
-) -> list[Design]:
-    """Arrays that fill an area: all numbers of rows, shared units, shadow registers or none."""
-    kinds: list[Scaling | None] = [s for s in scalings if s in candidate.charges.scaling]
-    found = []
-    for rows in (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 56, 64, 80, 96, 128):
-        for shadow in shadows:
-            for scaling in kinds or [None]:
-                for shared in (1, 2, 4, 8, 16) if scaling else (1,):
-                    design = Design(candidate, rows, 1, shadow, scaling, shared)
-                    low, high = 0, 4096
-                    while low < high:  # the largest number of columns that fits
-                        middle = (low + high + 1) // 2
-                        if replace(design, columns=middle).area <= budget:
-                            low = middle
-                        else:
-                            high = middle - 1
-                    if low:
-                        found.append(replace(design, columns=low))
-    return found
-
-
-def best_at_area(
-    candidate: Candidate,
-    budget: float,
-    products: Sequence[Product],
-    scalings: Sequence[Scaling],
-    shadows: Sequence[bool],
-) -> Design | None:
-    """The fastest array of an area, or None where not even eight elements fit."""
-    designs = designs_at_area(candidate, budget, scalings, shadows)
-    return min(designs, key=lambda d: (total_cycles(d.model, products), d.area), default=None)
-
-
-def equal_count(candidate: Candidate, rows: int, columns: int) -> Design:
-    """An array of a given size, its units as in the paper: FP32, one for each column."""
-    scaling = Scaling.FLOAT if candidate.charges.scaling else None
-    return Design(candidate, rows, columns, True, scaling, 1)
 
 
 def picojoules(candidates: Mapping[str, Candidate]) -> float:

@@ -15,10 +15,12 @@ TABLES = {
     "published_configuration": "1. Configuration published by the authors: unequal arrays, time over FP16 "
     "(modelled from it, and published)",
     "equal_count": "2. Equal element count, 32 x 32 (modelled; areas synthesized)",
-    "equal_area": "3. Equal area, arrays as generated (shadow registers), dequantization in FP32 as in the paper, "
-    "everything charged (modelled; areas synthesized)",
+    "equal_area": "3. Equal area, arrays as generated (shadow registers, a unit a column), dequantization in FP32 as in "
+    "the paper, everything charged (modelled; areas synthesized)",
     "explored": "Fastest array found at that area, the INT8 one as well: integer scales, shared units, other shapes, "
-    "no shadow registers (modelled; areas synthesized)",
+    "no shadow registers, narrow skew registers (modelled; areas synthesized)",
+    "steps": "What each step brings, the fastest W4A8 array of MixPE over the INT8 one that may choose the same "
+    "(modelled; areas synthesized)",
 }
 
 
@@ -70,7 +72,8 @@ def compare_command(
     from sim_tests.pe_family import INT8_ELEMENTS, synthesize_family
     from sim_tests.pe_libraries import find_library
     from sim_tests.pe_models import model_products
-    from sim_tests.pe_report import compare, plot_pareto
+    from sim_tests.pe_picture import plot_pareto
+    from sim_tests.pe_report import compare
 
     # What is wrong with the options is told before the long work.
     model_products(model, tokens)

@@ -1,31 +1,33 @@
-"""The three tables of `lpu pe compare`, the exploration, and the picture."""
+"""The three tables of `lpu pe compare`, and the exploration."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from emulator.pe.array_model import Product
-from hw.spec.output import atomic_write
+from emulator.pe.array_model import Product, total_cycles
 from sim_tests.pe_charges import Scaling
-from sim_tests.pe_compare import (
-    Candidate,
-    Design,
-    best_at_area,
-    candidate,
-    equal_count,
-    evaluate,
-    picojoules,
-)
+from sim_tests.pe_compare import candidate, evaluate, picojoules
+from sim_tests.pe_design import Candidate, Choices, Design, Skew, best_at_area, equal_count
 from sim_tests.pe_family import Family
 from sim_tests.pe_models import model_products
 from sim_tests.pe_published import published_rows
 
-__all__ = ["compare", "plot_pareto"]
+__all__ = ["compare"]
 
 SIDE = 32
 """Rows and columns of the INT8 array whose area is the budget."""
 
-PAPER_SCALING = (Scaling.FLOAT,)
+AS_GENERATED = Choices((Scaling.FLOAT,), (True,), (1,), (Skew.PORT,))
+"""Arrays as `hw.pe.array` makes them, dequantization as in the paper: FP32, a unit a column."""
+
+STEPS = {
+    "generated, FP32 scaling": AS_GENERATED,
+    "generated, integer scales": Choices(shadows=(True,), shared=(1,), skews=(Skew.PORT,)),
+    "units shared by columns": Choices(shadows=(True,), skews=(Skew.PORT,)),
+    "no shadow registers": Choices(skews=(Skew.PORT,)),
+    "narrow skew registers": Choices(skews=(Skew.PORT, Skew.STORED)),
+    "skew by addresses": Choices(skews=tuple(Skew)),
+}
+"""What a search may choose from, step by step more."""
 
 
 def compare(family: Family, model: str, tokens: int) -> dict[str, Any]:
@@ -52,8 +54,8 @@ def compare(family: Family, model: str, tokens: int) -> dict[str, Any]:
         for kind in candidates.values()
     ]
     # As the generated arrays are, and then whatever is fastest, of the baseline too.
-    built = _at_area(candidates, baseline, budget, products, unit, PAPER_SCALING, (True,))
-    explored = _at_area(candidates, baseline, budget, products, unit, tuple(Scaling), (True, False))
+    built = _at_area(candidates, baseline, budget, products, unit, AS_GENERATED)
+    explored = _at_area(candidates, baseline, budget, products, unit, Choices())
     generated = next(row["cycles"] for row in built if row["element"] == family.baseline)
     for row in explored:
         row["speed_over_generated_int8"] = generated / row["cycles"]
@@ -69,7 +71,40 @@ def compare(family: Family, model: str, tokens: int) -> dict[str, Any]:
         "equal_count": count,
         "equal_area": built,
         "explored": sorted(explored, key=lambda row: -row["speed_over_int8"]),
+        "steps": _steps(candidates, baseline, budget, products),
     }
+
+
+def _steps(
+    candidates: Mapping[str, Candidate],
+    baseline: Candidate,
+    budget: float,
+    products: Sequence[Product],
+) -> list[dict[str, Any]]:
+    """What each step brings: the fastest W4A8 element of MixPE over the INT8 one with the same choices."""
+    mixpe = [c for name, c in candidates.items() if name.startswith("mixpe-a8")]
+    rows = []
+    for step, choices in STEPS.items():
+        found = [best_at_area(c, budget, products, choices) for c in (baseline, *mixpe)]
+        designs = [(total_cycles(d.model, products), d) for d in found if d is not None]
+        if found[0] is None or len(designs) < 2:
+            continue
+        cycles, best = min(designs[1:], key=lambda pair: (pair[0], pair[1].area))
+        rows.append({
+            "step": step,
+            "element": best.candidate.spec.name,
+            "rows": best.rows,
+            "columns": best.columns,
+            "shadow": best.shadow,
+            "scaling": best.scaling.value if best.scaling else None,
+            "columns_per_unit": best.columns_per_unit,
+            "skew": best.skew.value,
+            "skew_bits": best.skew_bits,
+            "cycles": cycles,
+            "int8_cycles": designs[0][0],
+            "speed_over_int8": designs[0][0] / cycles,
+        })
+    return rows
 
 
 def _at_area(
@@ -78,16 +113,15 @@ def _at_area(
     budget: float,
     products: Sequence[Product],
     unit: float,
-    scalings: Sequence[Scaling],
-    shadows: Sequence[bool],
+    choices: Choices,
 ) -> list[dict[str, Any]]:
     """The fastest array of each element in an area, over that of the baseline."""
-    reference = best_at_area(baseline, budget, products, scalings, shadows)
+    reference = best_at_area(baseline, budget, products, choices)
     assert reference is not None
     figures = evaluate(reference, products, unit)
     rows = []
     for kind in candidates.values():
-        design = best_at_area(kind, budget, products, scalings, shadows)
+        design = best_at_area(kind, budget, products, choices)
         if design is not None:
             rows.append(_row(design, products, unit, figures, baseline))
     return rows
@@ -127,6 +161,7 @@ def _row(
         "shadow": design.shadow,
         "scaling": design.scaling.value if design.scaling else None,
         "columns_per_unit": design.columns_per_unit,
+        "skew": design.skew.value,
         "area": design.area,
         "cycles": figures["cycles"],
         "speed_over_int8": reference["cycles"] / figures["cycles"],
@@ -137,50 +172,3 @@ def _row(
         "energy_over_int8": figures["energy_millijoules"] / reference["energy_millijoules"],
         "snr_decibels": design.candidate.snr,
     }
-
-
-def plot_pareto(report: Mapping[str, Any], path: Path) -> None:
-    """Fidelity against area x energy of one product, and the front of the best.
-
-    Raises
-    ------
-    InputError
-        If the folder of `path` does not exist.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = report["elements"]
-    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    axes.set_xscale("log")
-    for row in rows:
-        x, y = row["area_energy_over_int8"], row["snr_decibels"]
-        axes.plot(x, y, "o", color="tab:blue")
-        axes.annotate(row["element"], (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
-    front = pareto_front(rows)
-    axes.step(
-        [row["area_energy_over_int8"] for row in front],
-        [row["snr_decibels"] for row in front],
-        where="post",
-        color="tab:red",
-        label="Pareto front",
-    )
-    axes.set_xlabel(
-        f"area x energy of a product, {report['baseline']} = 1 (synthesized x simulated)"
-    )
-    axes.set_ylabel("quantization signal to noise, dB (measured on the bundled model)")
-    axes.legend()
-    with atomic_write(path) as part:
-        figure.savefig(part, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
-
-
-def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows that no other beats in both area x energy and fidelity, the cheapest first."""
-    front: list[Mapping[str, Any]] = []
-    for row in sorted(rows, key=lambda r: (r["area_energy_over_int8"], -r["snr_decibels"])):
-        if not front or row["snr_decibels"] > front[-1]["snr_decibels"]:
-            front.append(row)
-    return front

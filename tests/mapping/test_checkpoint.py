@@ -116,6 +116,24 @@ def test_every_weight_is_kept_in_the_narrowest_format(
     assert formats == {WeightFormat(bits, wanted.group, stored=True)}
 
 
+def test_one_zero_point_beside_8_takes_another_bit(exported: Exported, tmp_path: Path) -> None:
+    """All zero points 7: -7 to 8, which INT4 does not hold."""
+    folder = Path(shutil.copytree(exported("gptq-v2", True), tmp_path / "sevens"))
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["quantization_config"]["sym"] = False
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    model = load_model(folder)
+    assert model.quantized is not None
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    for name in model.quantized.packed:
+        entry = model.quantized._files.entries[f"model.{name}.qzeros"]
+        content[entry.begin : entry.end] = b"\x77" * (entry.end - entry.begin)
+    (folder / "model.safetensors").write_bytes(content)
+    assert model.quantized.integer_range() == (-7, 8)
+    _, formats = kept_formats(folder, "tiny-sparse")
+    assert formats == {WeightFormat(5, 32, stored=True)}
+
+
 def test_what_memory_holds_is_the_file(exported: Exported) -> None:
     """A matrix found in the program's memory, unpacked, against codes read bit by bit."""
     folder, tensor = exported("awq-gemm"), "layers.0.self_attn.k_proj"

@@ -186,6 +186,7 @@ def test_rounding_to_nearest_is_within_half_a_scale(symmetric: bool) -> None:
 
 def test_gemv_pads_its_groups() -> None:
     assert [padded_groups(4096, g) for g in (32, 64, 128, None)] == [128, 64, 32, 8]
-    assert padded_groups(1024, 64) == 16
+    assert padded_groups(352, 32) == 32
+    assert padded_groups(192, 64) == 16
     assert padded_groups(1024, 32) == 32
     assert padded_groups(1152, 128) == 16
