@@ -34,7 +34,9 @@ def load_script(program: Program) -> list[str]:
     return script
 
 
-def run_script(prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = ()) -> list[str]:
+def run_script(
+    prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = (), cores: int = 1
+) -> list[str]:
     """Accesses that run the loaded program, then read STATUS, ERROR, LENGTH, all counters and the tokens.
 
     Parameters
@@ -45,6 +47,8 @@ def run_script(prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = 
         Tokens to generate.
     stop_tokens : sequence of int
         Token ids that end the sequence.
+    cores : int
+        Cores of the machine; counters are read core by core.
     """
     script = [
         _write(ControlRegister.PROMPT_LENGTH, len(prompt)),
@@ -60,7 +64,7 @@ def run_script(prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int] = 
     script += [
         _read(r) for r in (ControlRegister.STATUS, ControlRegister.ERROR, ControlRegister.LENGTH)
     ]
-    for _, number in counters():
+    for _, number in counters(cores):
         script.append(_write(ControlRegister.COUNTER_SELECT, number))
         script += [_read(ControlRegister.COUNTER_LOW), _read(ControlRegister.COUNTER_HIGH)]
     return script + [_read(ControlRegister.TOKENS + 4 * i) for i in range(len(prompt) + tokens)]
@@ -86,10 +90,18 @@ def timing_script(timing: MemorySpec) -> list[str]:
     return [f"timing {name} {value}" for name, value in values.items()]
 
 
-def memory_text(spec: MachineSpec, memory: np.ndarray, channel: int) -> str:
-    """One channel's part of a memory image [words, word_bytes], for $readmemh."""
-    part = memory[:, channel * spec.bus_bytes : (channel + 1) * spec.bus_bytes]
-    return part[:, ::-1].tobytes().hex("\n", spec.bus_bytes) + "\n"
+def memory_texts(spec: MachineSpec, memory: np.ndarray) -> list[str]:
+    """Each channel's part of a memory image, for $readmemh; channel by channel of core 0, then of the next core.
+
+    `memory` is uint8 [words, word_bytes], or [cores, words, word_bytes].
+    """
+    images = memory.reshape(-1, *memory.shape[-2:])
+    texts = []
+    for image in images:
+        for start in range(0, spec.word_bytes, spec.bus_bytes):
+            part = image[:, start : start + spec.bus_bytes]
+            texts.append(part[:, ::-1].tobytes().hex("\n", spec.bus_bytes) + "\n")
+    return texts
 
 
 def _write(register: int, value: int) -> str:

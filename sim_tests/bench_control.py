@@ -14,9 +14,9 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 from hw.spec.instructions import Unit, instruction_bits
-from hw.spec.machine import load_machine
-from hw.spec.registers import STOP_TOKENS, ControlRegister, Counter, ErrorCode
-from sim_tests.streams import seed
+from hw.spec.machine import machine_from_dict
+from hw.spec.registers import CORE_COUNTERS, STOP_TOKENS, ControlRegister, Counter, ErrorCode
+from sim_tests.streams import parameters, seed
 
 R = ControlRegister
 INPUTS = (
@@ -28,20 +28,20 @@ INPUTS = (
     "beat_written",
     "illegal",
     "outside",
-    "length",
 )
 ERRORS = ("read_error", "write_error", "overflow")
 
 
 class Host:
-    """Register accesses with or without pauses."""
+    """Register accesses with or without pauses; `core` is the one that things happen to."""
 
     def __init__(self, dut: Any, paused: bool) -> None:
         self.dut = dut
         for logger in ("cocotb.top", "cocotb.top.bus"):
             logging.getLogger(logger).setLevel(logging.WARNING)
         self.master: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "bus_"), dut.clk, dut.rst)
-        self.spec = load_machine("tiny")
+        self.spec = machine_from_dict(parameters()["spec"], "bench")
+        self.core = parameters()["core"]
         if paused:
             write, read = self.master.write_if, self.master.read_if
             for number, channel in enumerate((
@@ -51,17 +51,28 @@ class Host:
 
     async def reset(self) -> None:
         dut = self.dut
-        for name in (*INPUTS, *ERRORS):
-            getattr(dut, name).value = 0
-        dut.settled.value = 1
-        for unit in Unit:
-            getattr(dut, f"pc__{int(unit)}").value = 100 + unit
-            getattr(dut, f"oldest_pc__{int(unit)}").value = 200 + unit
+        dut.length.value = 0
+        for core in range(self.spec.cores):
+            for name in (*INPUTS, *ERRORS):
+                self.status(name, core).value = 0
+            self.status("settled", core).value = 1
+            for unit in Unit:
+                self.status(f"pc__{int(unit)}", core).value = 1000 * core + 100 + unit
+                self.status(f"oldest_pc__{int(unit)}", core).value = 1000 * core + 200 + unit
         Clock(dut.clk, 2, unit="step").start()
         dut.rst.value = 1
         await self.cycles(3)
         dut.rst.value = 0
         await self.cycles(2)
+
+    def status(self, name: str, core: int | None = None) -> Any:
+        """An input of the core, or of another one."""
+        return getattr(self.dut, f"status__{self.core if core is None else core}__{name}")
+
+    def all_idle(self, value: int) -> None:
+        """All sequencers of all cores."""
+        for core in range(self.spec.cores):
+            self.status("idle", core).value = value
 
     async def cycles(self, count: int) -> None:
         for _ in range(count):
@@ -77,7 +88,7 @@ class Host:
         return int.from_bytes(response.data, "little")
 
     async def counter(self, number: int) -> int:
-        await self.write(R.COUNTER_SELECT, number)
+        await self.write(R.COUNTER_SELECT, number + CORE_COUNTERS * self.core)
         return await self.read(R.COUNTER_LOW) | await self.read(R.COUNTER_HIGH) << 32
 
 
@@ -100,8 +111,8 @@ async def registers_hold_what_was_written(dut: Any, paused: bool) -> None:
         await host.write(address, value)
     for address, value in values.items():
         assert await host.read(address) == value % (1 << widths[address])
-    assert int(dut.prompt_length.value) == values[R.PROMPT_LENGTH] % 2**20
-    assert int(dut.stop_token__3.value) == values[R.STOP_TOKEN + 12] % 2**20
+    assert int(dut.command__prompt_length.value) == values[R.PROMPT_LENGTH] % 2**20
+    assert int(dut.command__stop_token__3.value) == values[R.STOP_TOKEN + 12] % 2**20
     for address in (
         R.IDENTITY,
         R.STATUS,
@@ -133,16 +144,18 @@ class WriteRecorder:
         while True:
             await RisingEdge(self.dut.clk)
             for unit in Unit:
-                enable = int(getattr(self.dut, f"instruction{int(unit)}__enable").value)
+                enable = int(getattr(self.dut, f"command__instruction{int(unit)}__enable").value)
                 if enable:
-                    address = int(getattr(self.dut, f"instruction{int(unit)}__address").value)
-                    data = int(getattr(self.dut, f"instruction{int(unit)}__data").value)
+                    address = int(
+                        getattr(self.dut, f"command__instruction{int(unit)}__address").value
+                    )
+                    data = int(getattr(self.dut, f"command__instruction{int(unit)}__data").value)
                     assert enable.bit_count() == 1
                     part = enable.bit_length() - 1
                     self.parts[unit, address, part] = data >> 32 * part & 0xFFFFFFFF
-            if self.dut.token_write__enable.value:
-                self.tokens[int(self.dut.token_write__address.value)] = int(
-                    self.dut.token_write__data.value
+            if self.dut.command__token_write__enable.value:
+                self.tokens[int(self.dut.command__token_write__address.value)] = int(
+                    self.dut.command__token_write__data.value
                 )
 
 
@@ -179,7 +192,7 @@ async def start(host: Host) -> None:
 
 
 async def _cycle_zero(dut: Any) -> None:
-    while not dut.start.value:
+    while not dut.command__start.value:
         await RisingEdge(dut.clk)
 
 
@@ -193,23 +206,26 @@ async def a_run_counts_and_ends(dut: Any, paused: bool) -> None:
     await host.write(R.INSTRUCTION_DATA, 1, okay=False)
     await host.write(R.TOKENS, 1, okay=False)
     for name in ("beat_read", "beat_written"):
-        getattr(dut, name).value = 1
+        host.status(name).value = 1
         await host.cycles(7 if name == "beat_read" else 4)
-        getattr(dut, name).value = 0
+        host.status(name).value = 0
     for unit in Unit:
-        dut.busy.value = 1 << unit
-        dut.waiting.value = 16 >> unit
+        host.status("busy").value = 1 << unit
+        host.status("waiting").value = 16 >> unit
         await host.cycles(3 + unit)
-    dut.busy.value = dut.waiting.value = 0
+    host.status("busy").value = host.status("waiting").value = 0
     await host.cycles(2)
-    dut.idle.value = 31
+    for core in range(host.spec.cores):
+        assert dut.command__running.value, "the run ended before all cores were idle"
+        host.status("idle", core).value = 31
+        await host.cycles(2 * (core < host.spec.cores - 1))
     await host.cycles(1)
-    last = int(dut.cycle.value)
+    last = int(dut.command__cycle.value)
     while not dut.irq.value:
-        last = int(dut.cycle.value)
+        last = int(dut.command__cycle.value)
         await host.cycles(1)
-    dut.idle.value = 0
-    dut.busy.value = dut.beat_read.value = 1
+    host.all_idle(0)
+    host.status("busy").value = host.status("beat_read").value = 1
     await host.cycles(9)
     assert await host.read(R.STATUS) == 2
     assert await host.read(R.ERROR) == 0
@@ -229,30 +245,45 @@ async def a_run_counts_and_ends(dut: Any, paused: bool) -> None:
 async def errors_stop_the_run(dut: Any) -> None:
     host = Host(dut, False)
     await host.reset()
+    first = 1000 * host.core
     cases = [
-        (f"illegal {unit}", "illegal", 1 << unit, ErrorCode.ILLEGAL_INSTRUCTION, unit, 100 + unit)
+        (
+            f"illegal {unit}",
+            "illegal",
+            1 << unit,
+            ErrorCode.ILLEGAL_INSTRUCTION,
+            unit,
+            first + 100 + unit,
+        )
         for unit in Unit
     ]
     cases += [
-        (f"outside {unit}", "outside", 1 << unit, ErrorCode.PROGRAM_COUNTER, unit, 100 + unit)
+        (
+            f"outside {unit}",
+            "outside",
+            1 << unit,
+            ErrorCode.PROGRAM_COUNTER,
+            unit,
+            first + 100 + unit,
+        )
         for unit in Unit
     ]
     cases += [
-        ("read", "read_error", 1, ErrorCode.READ_RESPONSE, Unit.LD, 200 + Unit.LD),
-        ("write", "write_error", 1, ErrorCode.WRITE_RESPONSE, Unit.ST, 200 + Unit.ST),
+        ("read", "read_error", 1, ErrorCode.READ_RESPONSE, Unit.LD, first + 200 + Unit.LD),
+        ("write", "write_error", 1, ErrorCode.WRITE_RESPONSE, Unit.ST, first + 200 + Unit.ST),
         ("overflow", "overflow", 1, ErrorCode.TOKEN_OVERFLOW, 0, 0),
     ]
     for case, name, value, code, unit, pc in cases:
         await start(host)
         assert await host.read(R.ERROR) == 0
-        getattr(dut, name).value = value
+        host.status(name).value = value
         await host.cycles(1)
-        getattr(dut, name).value = 0
+        host.status(name).value = 0
         await host.cycles(2)
-        assert not dut.running.value, case
+        assert not dut.command__running.value, case
         assert dut.irq.value, case
         assert await host.read(R.STATUS) == 6, case
-        assert await host.read(R.ERROR) == code | unit << 8 | pc << 16, case
+        assert await host.read(R.ERROR) == (code | unit << 8 | host.core << 12 | pc << 16), case
 
 
 @cocotb.test()
@@ -261,15 +292,15 @@ async def the_watchdog_waits_for_retirements(dut: Any) -> None:
     await host.reset()
     await start(host)
     await host.cycles(host.spec.watchdog_cycles // 2)
-    dut.retired.value = 4
+    host.status("retired").value = 4
     await host.cycles(1)
-    dut.retired.value = 0
-    retired = int(dut.cycle.value)
-    while dut.running.value:
-        waited = int(dut.cycle.value) - retired
+    host.status("retired").value = 0
+    retired = int(dut.command__cycle.value)
+    while dut.command__running.value:
+        waited = int(dut.command__cycle.value) - retired
         assert waited < 2 * host.spec.watchdog_cycles, "the watchdog does not fire"
         await host.cycles(1)
-    assert int(dut.cycle.value) - retired in range(
+    assert int(dut.command__cycle.value) - retired in range(
         host.spec.watchdog_cycles, host.spec.watchdog_cycles + 3
     )
     assert await host.read(R.ERROR) == ErrorCode.DEADLOCK
@@ -281,7 +312,7 @@ async def another_machines_program_is_refused(dut: Any) -> None:
     await host.reset()
     await host.write(R.PROGRAM_HASH, host.spec.hash ^ 1)
     await host.write(R.CONTROL, 3)
-    assert not dut.running.value
+    assert not dut.command__running.value
     assert dut.irq.value
     assert await host.read(R.STATUS) == 6
     assert await host.read(R.ERROR) == ErrorCode.WRONG_PROGRAM
@@ -292,28 +323,28 @@ async def another_machines_program_is_refused(dut: Any) -> None:
 async def a_start_waits_for_transfers_of_an_earlier_run(dut: Any) -> None:
     host = Host(dut, False)
     await host.reset()
-    dut.settled.value = 0
+    host.status("settled").value = 0
     await host.write(R.PROGRAM_HASH, host.spec.hash)
     await host.write(R.CONTROL, 1)
     for _ in range(50):
         await host.cycles(1)
-        assert not dut.start.value and not dut.running.value
+        assert not dut.command__start.value and not dut.command__running.value
     assert await host.read(R.STATUS) == 1
     await host.write(R.STEPS, 1, okay=False)
-    dut.settled.value = 1
+    host.status("settled").value = 1
     await host.cycles(3)
-    assert dut.running.value
-    assert int(dut.cycle.value) <= 3
+    assert dut.command__running.value
+    assert int(dut.command__cycle.value) <= 3
 
 
 @cocotb.test()
 async def a_start_gives_up_on_a_memory_that_never_answers(dut: Any) -> None:
     host = Host(dut, False)
     await host.reset()
-    dut.settled.value = 0
+    host.status("settled").value = 0
     await host.write(R.PROGRAM_HASH, host.spec.hash)
     await host.write(R.CONTROL, 1)
     await host.cycles(host.spec.watchdog_cycles + 5)
-    assert not dut.running.value
+    assert not dut.command__running.value
     assert await host.read(R.ERROR) == ErrorCode.DEADLOCK
     assert await host.read(R.STATUS) == 6

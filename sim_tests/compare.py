@@ -74,10 +74,12 @@ def _rtl_row(program: Program, prompt_length: int, tokens: int, engine: str, exp
     prompt = [i % vocabulary for i in range(1, prompt_length + 1)]
     limit = 2 * expected + program.machine.watchdog_cycles
     result = simulate(program.machine, program, prompt, tokens, engine, limit=limit)
-    if result.error != ErrorCode.NONE:
-        unit = Unit(result.error_unit).name
+    error = result.error
+    if error.code != ErrorCode.NONE:
+        unit = Unit(error.unit).name
+        core = f"core {error.core}, " if program.machine.cores > 1 else ""
         raise RuntimeError(
-            f"the hardware stopped with {result.error.name} in {unit} at {result.error_pc}"
+            f"the hardware stopped with {error.code.name} in {core}{unit} at {error.pc}"
         )
     shares = {name: count / result.cycles for name, count in result.counters.items()}
     return Row(

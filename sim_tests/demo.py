@@ -24,7 +24,8 @@ from mapping.compiler import compile_model
 from mapping.frontend.model import Model, load_model
 from mapping.recipe import load_recipe
 from sim_tests.exactness import Comparison, Expectation, Request, compare, expect
-from sim_tests.simulate import SimulationResult, build_simulator, simulate
+from sim_tests.run_result import SimulationResult
+from sim_tests.simulate import build_simulator, simulate
 
 MODEL = "pydoc-llama"
 PROMPT = "The default value is"

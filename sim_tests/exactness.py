@@ -9,7 +9,7 @@ import numpy.typing as npt
 from emulator import sequencer
 from emulator.decode import decode_unit
 from emulator.errors import IllegalProgram
-from emulator.machine import Machine
+from emulator.machine import Machine, Traces
 from emulator.timing import (
     RECORD_END,
     RECORD_ISSUE,
@@ -21,7 +21,7 @@ from hw.spec.instructions import LOOP_DEPTH, Opcode, Pattern, Register, Unit, de
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
 from sim_tests.instruction_text import evaluate_operation, instruction_text, operation_place
-from sim_tests.simulate import TRACE_DTYPE, SimulationResult
+from sim_tests.run_result import TRACE_DTYPE, CoreRun, SimulationResult
 
 _CHUNK = 256
 Trace = dict[Unit, np.ndarray]
@@ -54,12 +54,11 @@ class Expectation:
     tokens : int64 [length]
         Token buffer, as far as SYS came.
     cycles : int
-    trace : dict of Unit to array of TRACE_DTYPE
-    memory : uint8 [words, word_bytes]
-    counters : dict of str to int
-        Performance counters by the names of `hw.spec.registers.counters`.
+    cores : tuple of CoreRun
     timing : TimingResult
-        With records and bursts.
+        Of any core, with records and bursts.
+    trace, memory, counters
+        Those of core 0.
     """
 
     program: Program
@@ -67,10 +66,23 @@ class Expectation:
     end_position: int
     tokens: npt.NDArray[np.int64]
     cycles: int
-    trace: Trace
-    memory: npt.NDArray[np.uint8]
-    counters: dict[str, int]
+    cores: tuple[CoreRun, ...]
     timing: TimingResult
+
+    @property
+    def trace(self) -> Trace:
+        """Retirements of core 0."""
+        return self.cores[0].trace
+
+    @property
+    def memory(self) -> npt.NDArray[np.uint8]:
+        """Memory of core 0."""
+        return self.cores[0].memory
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Performance counters of core 0."""
+        return self.cores[0].counters
 
 
 @dataclass(frozen=True)
@@ -113,11 +125,27 @@ def expect(program: Program, request: Request, machine: Machine | None = None) -
         See `emulator.machine.Machine.run`; also if the order of a branch on END and SYS depends on timing.
     """
     machine = machine or Machine(program, check=True, trace=True)
-    state, retired = machine.run(list(request.prompt), request.tokens, request.stop_tokens)
+    state, _ = machine.run(list(request.prompt), request.tokens, request.stop_tokens)
     end_position = _end_position(state.tokens, request)
     timing = TimingEngine(program).run(
         len(request.prompt), request.tokens, record=True, end_position=end_position
     )
+    counters = {"cycles": timing.cycles}
+    counters |= {"bytes_read": timing.bytes_read, "bytes_written": timing.bytes_written}
+    counters |= {f"busy_{unit.name.lower()}": timing.busy[unit] for unit in Unit}
+    counters |= {f"wait_{unit.name.lower()}": timing.waited[unit] for unit in Unit}
+    # One core's timing is all cores' timing.
+    cores = tuple(
+        CoreRun(_trace(timing, retired), core.memory.copy(), counters)
+        for core, retired in zip(machine.states, machine.core_traces, strict=True)
+    )
+    length = _tokens_written(program, request, end_position)
+    tokens = state.tokens[:length].copy()
+    return Expectation(program, request, end_position, tokens, timing.cycles, cores, timing)
+
+
+def _trace(timing: TimingResult, retired: Traces) -> Trace:
+    """Retirements of a core: when, by the timing, and of what, by the functional machine."""
     trace: Trace = {}
     for unit in Unit:
         records = timing.records[unit]
@@ -131,16 +159,7 @@ def expect(program: Program, request: Request, machine: Machine | None = None) -
         entries["issue"], entries["end"] = records[:, RECORD_ISSUE], records[:, RECORD_END]
         entries["checksum"] = retired[unit].checksum
         trace[unit] = entries
-    counters = {"cycles": timing.cycles}
-    counters |= {"bytes_read": timing.bytes_read, "bytes_written": timing.bytes_written}
-    counters |= {f"busy_{unit.name.lower()}": timing.busy[unit] for unit in Unit}
-    counters |= {f"wait_{unit.name.lower()}": timing.waited[unit] for unit in Unit}
-    length = _tokens_written(program, request, end_position)
-    tokens = state.tokens[:length].copy()
-    memory = state.memory.copy()
-    return Expectation(
-        program, request, end_position, tokens, timing.cycles, trace, memory, counters, timing
-    )
+    return trace
 
 
 def _end_position(tokens: npt.NDArray[np.int64], request: Request) -> int:
@@ -181,42 +200,60 @@ def entries_of(
 
 def compare(program: Program, expected: Expectation, result: SimulationResult) -> Comparison:
     """Compare a simulation with what the emulator says of the same run."""
-    events = events_different = 0
-    first: tuple[int, Unit, int] | None = None  # cycle, unit, number of the event
-    for unit in Unit:
-        ours, theirs = expected.trace[unit], result.trace[unit]
-        events += max(len(ours), len(theirs))
-        both = min(len(ours), len(theirs))
-        wrong = np.flatnonzero(ours[:both] != theirs[:both])
-        events_different += len(wrong) + abs(len(ours) - len(theirs))
-        at = int(wrong[0]) if len(wrong) else both if len(ours) != len(theirs) else None
-        if at is not None:
-            cycle = min(int(side[at]["issue"]) for side in (ours, theirs) if at < len(side))
-            if first is None or cycle < first[0]:
-                first = (cycle, unit, at)
+    events = events_different = words = 0
+    first: tuple[int, int, Unit, int] | None = None  # cycle, core, unit, number of the event
+    word: tuple[int, int] | None = None  # core, address
+    for core, (ours, theirs) in enumerate(zip(expected.cores, result.cores, strict=True)):
+        for unit in Unit:
+            more, wrong, at, cycle = _compare_unit(ours.trace[unit], theirs.trace[unit])
+            events += more
+            events_different += wrong
+            if at is not None and (first is None or cycle < first[0]):
+                first = (cycle, core, unit, at)
+        if ours.memory.shape != theirs.memory.shape:
+            raise ValueError(
+                f"memories of {ours.memory.shape} and {theirs.memory.shape} cannot be compared"
+            )
+        different = np.flatnonzero((ours.memory != theirs.memory).any(axis=1))
+        words += len(different)
+        if len(different) and word is None:
+            word = (core, int(different[0]))
     message = None if first is None else _event_difference(expected, result, *first[1:])
-    if expected.memory.shape != result.memory.shape:
-        raise ValueError(
-            f"memories of {expected.memory.shape} and {result.memory.shape} cannot be compared"
-        )
-    words = np.flatnonzero((expected.memory != result.memory).any(axis=1))
-    if message is None and len(words):
-        message = _word_difference(expected, result, int(words[0]))
+    if message is None and word is not None:
+        message = _word_difference(expected, result, *word)
     others = _other_differences(expected, result)
     if message is None and others:
         message = others[0]
-    elif message is not None and result.error:
+    elif message is not None and result.error.code:
         message += f"; {_error_text(program, result)}"
-    return Comparison(
-        events, events_different, len(expected.memory), len(words), len(others), message
-    )
+    compared = sum(len(core.memory) for core in expected.cores)
+    return Comparison(events, events_different, compared, words, len(others), message)
 
 
-def _event_difference(expected: Expectation, result: SimulationResult, unit: Unit, at: int) -> str:
+def _compare_unit(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, int | None, int]:
+    """Events, those that differ, number of the first of these, and its cycle."""
+    both = min(len(ours), len(theirs))
+    wrong = np.flatnonzero(ours[:both] != theirs[:both])
+    different = len(wrong) + abs(len(ours) - len(theirs))
+    at = int(wrong[0]) if len(wrong) else both if len(ours) != len(theirs) else None
+    cycle = 0
+    if at is not None:
+        cycle = min(int(side[at]["issue"]) for side in (ours, theirs) if at < len(side))
+    return max(len(ours), len(theirs)), different, at, cycle
+
+
+def _of_core(expected: Expectation, core: int) -> str:
+    """How a line about one of several cores begins."""
+    return f"core {core}, " if len(expected.cores) > 1 else ""
+
+
+def _event_difference(
+    expected: Expectation, result: SimulationResult, core: int, unit: Unit, at: int
+) -> str:
     """Unit, instruction, loop indices, cycle, address, both values."""
-    ours, theirs = expected.trace[unit], result.trace[unit]
+    ours, theirs = expected.cores[core].trace[unit], result.cores[core].trace[unit]
     event = ours[at] if at < len(ours) else theirs[at]
-    name = _instruction_name(expected.program, unit, int(event["pc"]))
+    name = _of_core(expected, core) + _instruction_name(expected.program, unit, int(event["pc"]))
     indices = tuple(int(i) for i in event["index"])
     place = _event_place(expected, unit, at)
     where = f"{name}, loop indices {indices}, cycle {int(event['issue'])}, {place}"
@@ -274,9 +311,9 @@ def _operations(expected: Expectation, unit: Unit) -> Iterator[dict[str, int] | 
         yield evaluate_operation(unit, decode(unit, word), indices, registers)
 
 
-def _word_difference(expected: Expectation, result: SimulationResult, word: int) -> str:
+def _word_difference(expected: Expectation, result: SimulationResult, core: int, word: int) -> str:
     """Address, both values, and the last store that wrote there."""
-    ours, theirs = expected.memory[word], result.memory[word]
+    ours, theirs = expected.cores[core].memory[word], result.cores[core].memory[word]
     byte = int(np.flatnonzero(ours != theirs)[0])
     writer = "no store writes there"
     for number, operation in enumerate(_operations(expected, Unit.ST)):
@@ -286,7 +323,7 @@ def _word_difference(expected: Expectation, result: SimulationResult, word: int)
             name = _instruction_name(expected.program, Unit.ST, int(event["pc"]))
             writer = f"last written by {name}, loop indices {indices}, cycle {int(event['end'])}"
     values = f"emulator {ours.tobytes().hex()}, RTL {theirs.tobytes().hex()}"
-    return f"memory word {word:#x} byte {byte}, {writer}: {values}"
+    return f"{_of_core(expected, core)}memory word {word:#x} byte {byte}, {writer}: {values}"
 
 
 def _stores(operation: dict[str, int], word: int, depth: int) -> bool:
@@ -301,7 +338,7 @@ def _stores(operation: dict[str, int], word: int, depth: int) -> bool:
 def _other_differences(expected: Expectation, result: SimulationResult) -> list[str]:
     """Tokens, cycles, counters and status that differ, a line each."""
     lines = []
-    if result.error != ErrorCode.NONE:
+    if result.error.code != ErrorCode.NONE:
         lines.append(_error_text(None, result))
     ours, theirs = expected.tokens, np.asarray(result.tokens)
     if len(ours) != len(theirs):
@@ -313,17 +350,19 @@ def _other_differences(expected: Expectation, result: SimulationResult) -> list[
             )
     if expected.cycles != result.cycles:
         lines.append(f"cycles: emulator {expected.cycles}, RTL {result.cycles}")
-    for name, value in expected.counters.items():
-        if name != "cycles" and result.counters[name] != value:
-            lines.append(f"counter {name}: emulator {value}, RTL {result.counters[name]}")
+    for core, (ours, theirs) in enumerate(zip(expected.cores, result.cores, strict=True)):
+        for name, value in ours.counters.items():
+            if name != "cycles" and theirs.counters[name] != value:
+                where = f"{_of_core(expected, core)}counter {name}"
+                lines.append(f"{where}: emulator {value}, RTL {theirs.counters[name]}")
     return lines
 
 
 def _error_text(program: Program | None, result: SimulationResult) -> str:
-    unit = Unit(result.error_unit)
+    code, core, number, pc = result.error
+    unit = Unit(number)
     where = (
-        f"{unit.name} instruction {result.error_pc}"
-        if program is None
-        else _instruction_name(program, unit, result.error_pc)
+        f"{unit.name} instruction {pc}" if program is None else _instruction_name(program, unit, pc)
     )
-    return f"RTL stopped with {result.error.name} at {where}"
+    of_core = f"core {core}, " if len(result.cores) > 1 else ""
+    return f"RTL stopped with {code.name} at {of_core}{where}"

@@ -10,13 +10,13 @@ import numpy as np
 
 from emulator.machine import Machine
 from emulator.state import MachineState
-from hw.host import load_script, memory_text, run_script, timing_script
+from hw.host import load_script, memory_texts, run_script, timing_script
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
-from hw.spec.registers import ErrorCode, counters
+from hw.spec.registers import counters
 from sim_tests.exactness import Request
-from sim_tests.simulate import SimulationResult, read_memory, read_trace
+from sim_tests.run_result import SimulationResult, read_memory, read_result, read_trace
 
 CARRIED = (
     "input",
@@ -38,18 +38,20 @@ class ContinuedMachine(Machine):
     Parameters
     ----------
     program : Program
-    earlier : MachineState
+    earlier : sequence of MachineState
+        Of every core.
     """
 
-    def __init__(self, program: Program, earlier: MachineState) -> None:
+    def __init__(self, program: Program, earlier: Sequence[MachineState]) -> None:
         super().__init__(program, check=False, trace=True)
         self._earlier = earlier
 
     def _start(self, prompt: list[int], tokens: int, stop_tokens: tuple[int, ...]) -> None:
         super()._start(prompt, tokens, stop_tokens)
-        for name in (*CARRIED, "memory", "tokens"):
-            getattr(self.state, name)[...] = getattr(self._earlier, name)
-        self.state.tokens[: len(prompt)] = prompt
+        for state, earlier in zip(self.states, self._earlier, strict=True):
+            for name in (*CARRIED, "memory", "tokens"):
+                getattr(state, name)[...] = getattr(earlier, name)
+            state.tokens[: len(prompt)] = prompt
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Played:
     trace : str
         The retirement trace.
     dumps : tuple of str
-        Memory of each channel at the end.
+        Memory of each channel of each core at the end.
     seconds : float
         Between start and end of the runs.
     """
@@ -109,7 +111,9 @@ class NativeRunner:
         """
         script = timing_script(program.machine.memory) + load_script(program)
         for _ in range(runs):
-            script += run_script(request.prompt, request.tokens, request.stop_tokens)
+            script += run_script(
+                request.prompt, request.tokens, request.stop_tokens, self.spec.cores
+            )
         script += [f"read {int(register)}" for register in look]
         return self.play_script(program, script, limit=limit, plusargs=plusargs, seconds=seconds)
 
@@ -129,16 +133,16 @@ class NativeRunner:
         RuntimeError
             As `play`.
         """
-        spec = self.spec
         with tempfile.TemporaryDirectory(prefix="openlpu-fuzz-") as name:
             scratch = Path(name)
             (scratch / "script.txt").write_text("\n".join(script) + "\n")
             arguments = [f"+trace_file={scratch / 'trace.txt'}", *plusargs]
-            dumps = [scratch / f"dump{channel}.hex" for channel in range(spec.channels)]
-            for channel, dump in enumerate(dumps):
-                load = scratch / f"memory{channel}.hex"
-                load.write_text(memory_text(spec, program.memory, channel))
-                arguments += [f"+memory_load_{channel}={load}", f"+memory_dump_{channel}={dump}"]
+            dumps = []
+            for number, text in enumerate(memory_texts(self.spec, program.memory)):
+                load = scratch / f"memory{number}.hex"
+                load.write_text(text)
+                dumps.append(scratch / f"dump{number}.hex")
+                arguments += [f"+memory_load_{number}={load}", f"+memory_dump_{number}={dumps[-1]}"]
             files = [str(scratch / "script.txt"), str(scratch / "results.txt")]
             command = [str(self.folder / "Vtop"), *files, str(limit), *arguments]
             try:
@@ -173,32 +177,20 @@ class NativeRunner:
 
     def results(self, played: Played, request: Request, runs: int = 1) -> list[SimulationResult]:
         """Results of what was played."""
-        memory = memory_of(self.spec, played.dumps)
-        traces = _split(trace_of(played.trace), runs)
-        length = 3 + 2 * len(counters()) + len(request.prompt) + request.tokens
+        spec = self.spec
+        memories = read_memory(spec, played.dumps)
+        cores = [_split(trace, runs) for trace in read_trace(played.trace, spec.cores)]
+        length = 3 + 2 * len(counters(spec.cores)) + len(request.prompt) + request.tokens
         return [
-            _result(
-                list(played.reads[i * length : (i + 1) * length]), trace, memory, played.seconds
+            read_result(
+                spec,
+                played.reads[i * length : (i + 1) * length],
+                [traces[i] for traces in cores],
+                memories,
+                played.seconds,
             )
-            for i, trace in enumerate(traces)
+            for i in range(runs)
         ]
-
-
-def trace_of(text: str) -> dict[Unit, np.ndarray]:
-    """`read_trace` of a text."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(text)
-        file.flush()
-        return read_trace(Path(file.name))
-
-
-def memory_of(spec: MachineSpec, dumps: Sequence[str]) -> np.ndarray:
-    """`read_memory` of texts."""
-    with tempfile.TemporaryDirectory() as name:
-        files = [Path(name, f"{channel}.hex") for channel in range(len(dumps))]
-        for file, text in zip(files, dumps, strict=True):
-            file.write_text(text)
-        return read_memory(spec, files)
 
 
 def _split(trace: dict[Unit, np.ndarray], runs: int) -> list[dict[Unit, np.ndarray]]:
@@ -213,26 +205,3 @@ def _split(trace: dict[Unit, np.ndarray], runs: int) -> list[dict[Unit, np.ndarr
         for number in range(runs):
             result[number][unit] = parts[number]
     return result
-
-
-def _result(
-    reads: list[int], trace: dict[Unit, np.ndarray], memory: np.ndarray, seconds: float
-) -> SimulationResult:
-    error, length = reads[1], reads[2]
-    names = [name for name, _ in counters()]
-    pairs = reads[3 : 3 + 2 * len(names)]
-    values = {
-        name: low | high << 32
-        for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)
-    }
-    return SimulationResult(
-        tokens=np.array(reads[3 + 2 * len(names) :][:length], np.int64),
-        cycles=values["cycles"],
-        trace=trace,
-        memory=memory,
-        counters=values,
-        error=ErrorCode(error & 0xFF),
-        error_unit=error >> 8 & 0xFF,
-        error_pc=error >> 16,
-        cycles_per_second=values["cycles"] / max(seconds, 1e-9),
-    )

@@ -124,17 +124,15 @@ class Killer:
         request = case.request
         limit = 2 * expected.cycles + 2 * self.spec.watchdog_cycles
         first = Machine(case.program)
-        state, _ = first.run(list(request.prompt), request.tokens, request.stop_tokens)
-        again = expect(case.program, request, ContinuedMachine(case.program, state))
+        first.run(list(request.prompt), request.tokens, request.stop_tokens)
+        again = expect(case.program, request, ContinuedMachine(case.program, first.states))
         run = run_script(request.prompt, request.tokens, request.stop_tokens)
         rewrite = rewrite_script(random.Random(case.seed), case.program)
         script = load_script(case.program) + run + rewrite + run
         script += [f"read {int(register)}" for register in LOOKED_AT]
         trial = self._trial(f"seed {case.seed}", case.program, script, limit)
         one, two = self.runner.results(trial.played, request, runs=2)
-        one = dataclasses.replace(
-            one, memory=expected.memory
-        )  # only that of the second run is seen
+        one = one.with_memories(expected.cores)  # only those of the second run are seen
         for ours, theirs in ((expected, one), (again, two)):
             comparison = compare(case.program, ours, theirs)
             if not comparison.equal:
@@ -153,8 +151,10 @@ class Killer:
             script += run_script(request.prompt, request.tokens, request.stop_tokens)
             trials.append(self._trial(name, fault.program, script, limit))
             (result,) = self.runner.results(trials[-1].played, request)
-            if result.error != fault.error:
-                raise RuntimeError(f"{name}: {result.error.name} instead of {fault.error.name}")
+            if result.error.code != fault.error:
+                raise RuntimeError(
+                    f"{name}: {result.error.code.name} instead of {fault.error.name}"
+                )
         return trials
 
     # ------------------------------------------------------------------------- host and memory

@@ -251,7 +251,7 @@ class Session:
         assert self.dut.irq.value, f"no interrupt within {within} cycles"
 
     async def status(self) -> tuple[int, list[int]]:
-        """STATUS, and ERROR as code, unit, program counter."""
+        """STATUS, and ERROR as code, unit, program counter (of core 0)."""
         [status], [error] = (
             await self.read(ControlRegister.STATUS),
             await self.read(ControlRegister.ERROR),

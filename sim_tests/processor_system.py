@@ -62,7 +62,7 @@ class ProcessorSystem(wiring.Component):
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         m.d.comb += self.irq.eq(processor.irq)
         joined: dict[str, list[Value]] = {}
-        for port, (_, name, _) in trace_ports().items():
+        for port, (*_, name, _) in trace_ports(self.spec).items():
             joined.setdefault(name, []).append(getattr(processor, port))
         m.d.comb += [
             getattr(self, f"trace_{name}").eq(Cat(values)) for name, values in joined.items()

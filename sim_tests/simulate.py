@@ -11,26 +11,24 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import cocotb_tools.config
-import numpy as np
 from cocotb_tools.check_results import get_results
 
 import hw
 from hw.core.simulation import Simulation
-from hw.host import load_script, memory_text, run_script, timing_script
+from hw.host import load_script, memory_texts, run_script, timing_script
 from hw.spec.errors import InputError
-from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec, MemorySpec
 from hw.spec.program import Program
-from hw.spec.registers import STOP_TOKENS, ErrorCode, counters
+from hw.spec.registers import STOP_TOKENS
 from hw.verilog import convert
 from sim_tests import toolchain
 from sim_tests.bench import BenchRunner, port_access
 from sim_tests.fst import fst_from_pipe
+from sim_tests.run_result import SimulationResult, read_memory, read_result, read_trace
 from sim_tests.wave_view import check_wave
 
 TOP = "lpu_simulation"
@@ -45,48 +43,6 @@ HARDWARE_SOURCES = [
 ENGINES = ("native", "cocotb")
 SCRIPT_VARIABLE = "OPENLPU_SCRIPT"
 RESULTS_VARIABLE = "OPENLPU_RESULTS"
-
-TRACE_DTYPE = np.dtype([
-    ("pc", np.int32),
-    ("index", np.int32, LOOP_DEPTH),
-    ("issue", np.int64),
-    ("end", np.int64),
-    ("checksum", np.uint32),
-])
-"""One retirement; `docs/isa.md`, "Retirement trace"."""
-
-
-@dataclass(frozen=True)
-class SimulationResult:
-    """What a run did.
-
-    Attributes
-    ----------
-    tokens : int64 [length]
-        Token buffer: the prompt and what was generated.
-    cycles : int
-        Cycles from start to end.
-    trace : dict of Unit to array of TRACE_DTYPE
-        Retirements of each unit in their order.
-    memory : uint8 [words, word_bytes]
-        Memory after the run.
-    counters : dict of str to int
-        Performance counters by name.
-    error : ErrorCode, error_unit : int, error_pc : int
-        Why the run stopped; NONE for a regular end.
-    cycles_per_second : float
-        Speed of the simulation between start and end.
-    """
-
-    tokens: np.ndarray
-    cycles: int
-    trace: dict[Unit, np.ndarray]
-    memory: np.ndarray
-    counters: dict[str, int]
-    error: ErrorCode
-    error_unit: int
-    error_pc: int
-    cycles_per_second: float
 
 
 def simulate(
@@ -140,16 +96,16 @@ def simulate(
     with tempfile.TemporaryDirectory(prefix="openlpu-simulation-") as scratch_name:
         scratch = Path(scratch_name)
         plusargs = [f"+trace_file={scratch / 'trace.txt'}"]
-        for channel in range(spec.channels):
-            image = scratch / f"memory{channel}.hex"
-            image.write_text(memory_text(spec, program.memory, channel))
-            plusargs.append(f"+memory_load_{channel}={image}")
-            plusargs.append(f"+memory_dump_{channel}={scratch / f'dump{channel}.hex'}")
+        dumps = []
+        for number, text in enumerate(memory_texts(spec, program.memory)):
+            image = scratch / f"memory{number}.hex"
+            image.write_text(text)
+            dumps.append(scratch / f"dump{number}.hex")
+            plusargs += [f"+memory_load_{number}={image}", f"+memory_dump_{number}={dumps[-1]}"]
         if wave is not None:
             plusargs.append(f"+wave_file={scratch / 'dump.vcd'}")
-        script = (
-            timing_script(timing) + load_script(program) + run_script(prompt, tokens, stop_tokens)
-        )
+        script = timing_script(timing) + load_script(program)
+        script += run_script(prompt, tokens, stop_tokens, spec.cores)
         (scratch / "script.txt").write_text("\n".join(script) + "\n")
         run = _run_native if engine == "native" else _run_cocotb
         as_fst = wave is not None and wave.suffix == ".fst"
@@ -157,7 +113,9 @@ def simulate(
             reads, seconds = run(folder, scratch, plusargs, limit)
         if wave is not None and not as_fst:
             shutil.copyfile(scratch / "dump.vcd", wave)
-        return _result(spec, scratch, reads, seconds)
+        traces = read_trace((scratch / "trace.txt").read_text(), spec.cores)
+        memories = read_memory(spec, [dump.read_text() for dump in dumps])
+        return read_result(spec, reads, traces, memories, seconds)
 
 
 def _check(
@@ -179,10 +137,12 @@ def _check(
         )
     if len(stop_tokens) > STOP_TOKENS:
         raise InputError(f"stop_tokens: expected at most {STOP_TOKENS}, found {len(stop_tokens)}")
-    if program.memory.shape[0] > spec.memory.words or program.memory.shape[1] != spec.word_bytes:
+    shape = program.memory.shape
+    cores = (spec.cores,) if spec.cores > 1 else ()
+    if shape[:-2] != cores or shape[-2] > spec.memory.words or shape[-1] != spec.word_bytes:
         raise InputError(
-            f"program: memory: expected at most {spec.memory.words} words of {spec.word_bytes} bytes, "
-            f"found {program.memory.shape}"
+            f"program: memory: expected at most {spec.memory.words} words of {spec.word_bytes} bytes "
+            f"in each of {spec.cores} cores, found {shape}"
         )
     if timing.words != spec.memory.words:
         raise InputError(
@@ -256,36 +216,6 @@ def simulation_netlist(spec: MachineSpec) -> str:
     return (toolchain.cached_build(f"netlist_{spec.name}", key, build) / "netlist.sv").read_text()
 
 
-def read_memory(spec: MachineSpec, files: Sequence[Path]) -> np.ndarray:
-    """Memory from what $writememh wrote of each channel."""
-    parts = []
-    for file in files:
-        lines = [
-            line
-            for line in file.read_text().split("\n")
-            if line and not line.startswith(("//", "@"))
-        ]
-        part = np.frombuffer(bytes.fromhex("".join(lines)), np.uint8).reshape(-1, spec.bus_bytes)
-        parts.append(part[:, ::-1])
-    return np.concatenate(parts, axis=1)
-
-
-def read_trace(path: Path) -> dict[Unit, np.ndarray]:
-    """Retirements by unit from the trace writer's file."""
-    text = path.read_text().split()
-    table = np.array(text, dtype=np.int64).reshape(-1, 5 + LOOP_DEPTH)
-    trace = {}
-    for unit in Unit:
-        rows = table[table[:, 0] == unit]
-        entries = np.empty(len(rows), TRACE_DTYPE)
-        entries["pc"] = rows[:, 1]
-        entries["index"] = rows[:, 2 : 2 + LOOP_DEPTH]
-        for column, name in enumerate(("issue", "end", "checksum"), 2 + LOOP_DEPTH):
-            entries[name] = rows[:, column]
-        trace[unit] = entries
-    return trace
-
-
 def _run_native(
     folder: Path, scratch: Path, plusargs: list[str], limit: int | None
 ) -> tuple[list[int], float]:
@@ -329,26 +259,3 @@ def _run_cocotb(
         )
     results = json.loads((scratch / "results.json").read_text())
     return results["reads"], results["seconds"]
-
-
-def _result(spec: MachineSpec, scratch: Path, reads: list[int], seconds: float) -> SimulationResult:
-    error, length = reads[1], reads[2]
-    names = [name for name, _ in counters()]
-    pairs = reads[3 : 3 + 2 * len(names)]
-    values = {
-        name: low | high << 32
-        for name, low, high in zip(names, pairs[::2], pairs[1::2], strict=True)
-    }
-    return SimulationResult(
-        tokens=np.array(reads[3 + 2 * len(names) :][:length], np.int64),
-        cycles=values["cycles"],
-        trace=read_trace(scratch / "trace.txt"),
-        memory=read_memory(
-            spec, [scratch / f"dump{channel}.hex" for channel in range(spec.channels)]
-        ),
-        counters=values,
-        error=ErrorCode(error & 0xFF),
-        error_unit=error >> 8 & 0xFF,
-        error_pc=error >> 16,
-        cycles_per_second=values["cycles"] / max(seconds, 1e-9),
-    )

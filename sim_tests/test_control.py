@@ -1,4 +1,8 @@
-"""Runs the bench of the host control."""
+"""Runs the bench of the host control, for one core and for each of two."""
+
+import dataclasses
+
+import pytest
 
 from hw.core.control import Control
 from hw.spec.machine import load_machine
@@ -6,7 +10,12 @@ from hw.verilog import convert
 from sim_tests.bench import run_bench
 
 
-def test_control() -> None:
-    spec = load_machine("tiny")
+@pytest.mark.parametrize("cores, core", [(1, 0), (2, 0), (2, 1)])
+def test_control(cores: int, core: int) -> None:
+    spec = dataclasses.replace(load_machine("tiny"), cores=cores)
     netlist = convert(Control(spec), "top")
-    assert run_bench("control", netlist, "sim_tests.bench_control").tests == 11
+    parameters = {"spec": spec.to_dict(), "core": core}
+    result = run_bench(
+        f"control_{cores}", netlist, "sim_tests.bench_control", parameters=parameters
+    )
+    assert result.tests == 11

@@ -1,5 +1,6 @@
 """The comparison finds, counts and names every difference that is planted into an equal run."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -9,12 +10,12 @@ import pytest
 from hw.spec.functions import Function
 from hw.spec.instructions import Destination, Opcode, Pattern, Source, Target, Unit
 from hw.spec.program import Program
-from hw.spec.registers import ErrorCode
+from hw.spec.registers import ErrorCode, RunError
 from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
 from mapping.lowering.vector_program import Operand, VectorProgram
 from sim_tests.exactness import Expectation, Request, compare, expect
 from sim_tests.fuzz import fuzz_machine
-from sim_tests.simulate import SimulationResult
+from sim_tests.run_result import SimulationResult
 
 REQUEST = Request((3, 1), 2)
 
@@ -81,12 +82,8 @@ def equal_result(expected: Expectation) -> SimulationResult:
     return SimulationResult(
         tokens=expected.tokens.copy(),
         cycles=expected.cycles,
-        trace={unit: entries.copy() for unit, entries in expected.trace.items()},
-        memory=expected.memory.copy(),
-        counters=dict(expected.counters),
-        error=ErrorCode.NONE,
-        error_unit=0,
-        error_pc=0,
+        cores=tuple(copy.deepcopy(core) for core in expected.cores),
+        error=RunError(ErrorCode.NONE, 0, 0, 0),
         cycles_per_second=1.0,
     )
 
@@ -208,7 +205,7 @@ def test_cycles_and_error(program: Program, expected: Expectation) -> None:
         compare(program, expected, longer).first_difference or ""
     )
     stopped = dataclasses.replace(
-        equal_result(expected), error=ErrorCode.DEADLOCK, error_unit=int(Unit.MPE), error_pc=4
+        equal_result(expected), error=RunError(ErrorCode.DEADLOCK, 0, int(Unit.MPE), 4)
     )
     assert "DEADLOCK at MPE instruction 4" in (
         compare(program, expected, stopped).first_difference or ""

@@ -79,12 +79,12 @@ def test_second_run_without_reset(target: str) -> None:
     for case, expected in corpus(spec, 12, seed=500_000).cases:
         first = Machine(case.program)
         request = case.request
-        state, _ = first.run(list(request.prompt), request.tokens, request.stop_tokens)
-        again = expect(case.program, request, ContinuedMachine(case.program, state))
+        first.run(list(request.prompt), request.tokens, request.stop_tokens)
+        again = expect(case.program, request, ContinuedMachine(case.program, first.states))
         bound = limit(expected, spec) + limit(again, spec)
         one, two = runner(target).run(case.program, request, limit=bound, runs=2)
         # Memory is only seen at the end, when it is that of the second run.
-        one = dataclasses.replace(one, memory=expected.memory)
+        one = one.with_memories(expected.cores)
         for number, (ours, theirs) in enumerate([(expected, one), (again, two)], 1):
             comparison = compare(case.program, ours, theirs)
             assert comparison.equal, (
@@ -110,11 +110,11 @@ def test_illegal_programs(target: str) -> None:
             if fault.error is None:
                 continue
             (result,) = runner(target).run(fault.program, request, limit=10 * limit(expected, spec))
-            assert result.error == fault.error, (
-                f"{where}: {result.error.name} instead of {fault.error.name}"
+            assert result.error.code == fault.error, (
+                f"{where}: {result.error.code.name} instead of {fault.error.name}"
             )
             if fault.unit is not None:
-                assert (result.error_unit, result.error_pc) == (fault.unit, fault.pc), where
+                assert (result.error.unit, result.error.pc) == (fault.unit, fault.pc), where
     assert len(kinds) == 10, kinds
 
 
@@ -144,7 +144,7 @@ def test_program_of_another_machine() -> None:
     other = dataclasses.replace(case.program.machine, scalars=2 * spec.scalars)
     program = dataclasses.replace(case.program, machine=other)
     (result,) = runner("tiny").run(program, case.request, limit=1000)
-    assert result.error == ErrorCode.WRONG_PROGRAM and not any(
+    assert result.error.code == ErrorCode.WRONG_PROGRAM and not any(
         len(t) for t in result.trace.values()
     )
 

@@ -6,10 +6,14 @@ than the computer that simulates it.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
 
 from emulator.errors import IllegalInstruction, IllegalProgram
 from hw.core.simulation import Simulation
-from hw.host import load_script, memory_text, run_script, timing_script
+from hw.host import load_script, memory_texts, run_script, timing_script
 from hw.spec.errors import InputError
 from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec
@@ -67,8 +71,9 @@ bench/               `make check` in it runs a small program on the processor, i
   harness.cpp          plays script.txt
   script.txt           accesses of the host: memory timing, instructions, prompt, start, what is read at the end
   memory*.hex          content of each memory channel before the run, a bus word a line
-  expected_trace.txt   a line for each instruction that ends: unit (0 LD, 1 ST, 2 MPE, 3 SFU, 4 SYS), program
-                       counter, four loop indices, cycle of issue, cycle of end, CRC-32 of what it wrote
+  expected_trace.txt   a line for each instruction that ends: unit (0 LD, 1 ST, 2 MPE, 3 SFU, 4 SYS; from 5 on those of
+                       the next core), program counter, four loop indices, cycle of issue, cycle of end, CRC-32 of
+                       what it wrote
   expected_results.txt what the host reads: STATUS, ERROR, LENGTH, performance counters (low and high half),
                        tokens
   expected_memory*.hex content of each memory channel after the run
@@ -88,22 +93,24 @@ def bench_files(spec: MachineSpec) -> dict[str, str]:
     program = TokenProgram(spec).program
     words = _memory_words(spec)
     expected = _expect(spec, words)
-    trace = trace_text(expected.trace)
+    trace = trace_text([core.trace for core in expected.cores])
     results = results_text(expected)
     files = {
         name: (VERILOG / name).read_text()
         for name in ("memory_array.v", "trace_writer.sv", "harness.cpp")
     }
     options, memories = [], []
-    for channel in range(spec.channels):
-        files[f"memory{channel}.hex"] = memory_text(spec, program.memory, channel)
-        files[f"expected_memory{channel}.hex"] = memory_text(spec, expected.memory, channel)
-        dump = f"build/memory{channel}.hex"
-        options.append(f"+memory_load_{channel}=memory{channel}.hex +memory_dump_{channel}={dump}")
+    before = memory_texts(spec, program.memory)
+    after = memory_texts(spec, np.stack([core.memory for core in expected.cores]))
+    for number, (loaded, wanted) in enumerate(zip(before, after, strict=True)):
+        files[f"memory{number}.hex"] = loaded
+        files[f"expected_memory{number}.hex"] = wanted
+        dump = f"build/memory{number}.hex"
+        options.append(f"+memory_load_{number}=memory{number}.hex +memory_dump_{number}={dump}")
         # Verilator may begin the file with an address or a comment.
-        memories.append(f"\t@grep -v '^[/@]' {dump} | cmp - expected_memory{channel}.hex")
+        memories.append(f"\t@grep -v '^[/@]' {dump} | cmp - expected_memory{number}.hex")
     script = timing_script(spec.memory) + load_script(program)
-    script += run_script(REQUEST.prompt, REQUEST.tokens)
+    script += run_script(REQUEST.prompt, REQUEST.tokens, cores=spec.cores)
     return files | {
         f"{TOP}.sv": convert(Simulation(spec, words), TOP),
         "script.txt": "\n".join(script) + "\n",
@@ -127,14 +134,14 @@ def readme_text(spec: MachineSpec, bench: str | None) -> str:
     return text + (BENCH_README.format(top=TOP) if bench is None else f"\nNo bench: {bench}\n")
 
 
-def trace_text(trace: Trace) -> str:
-    """A line for each retirement, by end cycle and unit, as `sim_tests/verilog/trace_writer.sv` writes them."""
+def trace_text(traces: Sequence[Trace]) -> str:
+    """A line for each retirement, by end cycle, core and unit, as `sim_tests/verilog/trace_writer.sv` writes them."""
     rows = []
-    for unit in Unit:
-        for entry in trace[unit]:
+    for core, unit in itertools.product(range(len(traces)), Unit):
+        for entry in traces[core][unit]:
             indices = [int(index) for index in entry["index"][:LOOP_DEPTH]]
             last = [int(entry[name]) for name in ("issue", "end", "checksum")]
-            rows.append([int(unit), int(entry["pc"]), *indices, *last])
+            rows.append([len(Unit) * core + unit, int(entry["pc"]), *indices, *last])
     rows.sort(key=lambda row: (row[-2], row[0]))
     return "".join(" ".join(map(str, row)) + "\n" for row in rows)
 
@@ -142,8 +149,9 @@ def trace_text(trace: Trace) -> str:
 def results_text(expected: Expectation) -> str:
     """Values of the reads of `hw.host.run_script`, a line each, decimal."""
     values = [STATUS_DONE, int(ErrorCode.NONE), len(expected.tokens)]
-    for name, _ in counters():
-        values += [expected.counters[name] & 0xFFFFFFFF, expected.counters[name] >> 32]
+    for core in expected.cores:
+        for name, _ in counters():
+            values += [core.counters[name] & 0xFFFFFFFF, core.counters[name] >> 32]
     values += [int(token) for token in expected.tokens]
     return "".join(f"{value}\n" for value in values)
 

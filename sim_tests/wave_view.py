@@ -1,5 +1,6 @@
 """Wave files: their formats, and signal lists beside them, what GTKWave and Surfer show first of a run."""
 
+import itertools
 from pathlib import Path
 
 from amaranth.hdl import Shape
@@ -50,17 +51,21 @@ def signal_groups(spec: MachineSpec) -> dict[str, list[tuple[str, int]]]:
         for name, (_, member) in control_ports().items()
         if name.startswith("s_axi_")
     ]
-    traced = trace_ports()
-    for unit in Unit:
-        groups[f"{unit.name} retirements"] = [
-            (f"{TOP}.processor.{port}", Shape.cast(traced[port][2].shape).width)
-            for port in (f"trace_{unit.name.lower()}_{name}" for name in _TRACE_SIGNALS)
+    traced = {
+        (core, unit, name): (port, Shape.cast(member.shape).width)
+        for port, (core, unit, name, member) in trace_ports(spec).items()
+    }
+    for core, unit in itertools.product(range(spec.cores), Unit):
+        title = f"core {core} {unit.name}" if spec.cores > 1 else unit.name
+        ports = [traced[core, unit, name] for name in _TRACE_SIGNALS]
+        groups[f"{title} retirements"] = [
+            (f"{TOP}.processor.{port}", width) for port, width in ports
         ]
-    for channel in range(spec.channels):
-        members = memory_ports(spec, channel)
-        groups[f"memory channel {channel}"] = [
+    for number in range(spec.cores * spec.channels):
+        members = memory_ports(spec, number)
+        groups[f"memory channel {number}"] = [
             (f"{TOP}.processor.{port}", Shape.cast(members[port][1].shape).width)
-            for port in (f"m_axi_{channel}_{name}" for name in _CHANNEL_SIGNALS)
+            for port in (f"m_axi_{number}_{name}" for name in _CHANNEL_SIGNALS)
         ]
     return groups
 

@@ -5,19 +5,19 @@ from typing import Any
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import ceil_log2
 
 from hw.core.axi_lite import AxiLiteSlave, axi_lite
+from hw.core.core_ports import PART_BITS, command_signature, status_signature
+from hw.core.counters import performance_counters
 from hw.core.operands import REGISTER_BITS
-from hw.core.ports import read_port, write_port
-from hw.core.sequencer import CYCLE_BITS, PC_BITS
+from hw.core.ports import read_port
 from hw.core.system import TOKEN_BITS
 from hw.spec.instructions import Unit, instruction_bits
 from hw.spec.machine import MachineSpec
-from hw.spec.registers import STOP_TOKENS, ControlRegister, Counter, ErrorCode
+from hw.spec.registers import ControlRegister, ErrorCode
 
-PART_BITS = 32
-ERROR_LAYOUT = data.StructLayout({"code": 8, "unit": 8, "pc": 16})
+ERROR_LAYOUT = data.StructLayout({"code": 8, "unit": 4, "core": 4, "pc": 16})
 
 
 class Control(wiring.Component):
@@ -36,97 +36,34 @@ class Control(wiring.Component):
     bus : In(axi_lite())
     irq : Out(1)
         A run has ended and the interrupt is enabled.
-    start, running, cycle : Out(1), Out(1), Out(48)
-        Cycle 0 of a run; the cycles from 1 to its end; number of the cycle.
-    prompt_length, steps, stop_enable, stop_token : Out
-        What the host wrote.
+    command : Out(command_signature(spec))
+        To all cores.
+    status : In(status_signature()), an array by core
+        The run ends when all sequencers of all cores are idle, or one reports an error. Cycle 0 waits until all cores'
+        channels have settled.
     length : In(21)
         Of the SYS unit.
-    token_read, token_write : Out(read_port), Out(write_port)
+    token_read : Out(read_port)
         The token buffer, while no run lasts.
-    instruction0 ... : Out(write_port)
-        The instruction memories by unit.
-    idle : In(5)
-        Sequencers that are halted and have nothing under way; the run ends when all are.
-    settled : In(1)
-        No transfer of an earlier run is under way on the memory channels; cycle 0 of a run waits for it.
-    retired, busy, waiting : In(5)
-        For the watchdog and the counters.
-    beat_read, beat_written : In(1)
-        A beat on every channel.
-    illegal, outside : In(5), In(5)
-        Errors by unit; `pc` is where.
-    read_error, write_error, overflow : In(1)
-        Errors of responses (of LD, ST), and of the token counters.
-    pc, oldest_pc : In(13), arrays by unit
-        Of the latest instruction; of the oldest that is under way.
     """
 
     bus: Any
     irq: Value
-    start: Value
-    running: Value
-    cycle: Value
-    prompt_length: Value
-    steps: Value
-    stop_enable: Value
-    stop_token: list[Value]
+    command: Any
+    status: list[Any]
     length: Value
     token_read: Any
-    token_write: Any
-    idle: Value
-    settled: Value
-    retired: Value
-    busy: Value
-    waiting: Value
-    beat_read: Value
-    beat_written: Value
-    illegal: Value
-    outside: Value
-    read_error: Value
-    write_error: Value
-    overflow: Value
-    pc: list[Value]
-    oldest_pc: list[Value]
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         self._active = Signal()  # a run, or a start that waits
-        units = len(Unit)
-        instructions = {
-            f"instruction{int(unit)}": Out(
-                write_port(spec.instructions, instruction_bits(unit), PART_BITS)
-            )
-            for unit in Unit
-        }
         super().__init__({
             "bus": In(axi_lite()),
             "irq": Out(1),
-            "start": Out(1),
-            "running": Out(1),
-            "cycle": Out(CYCLE_BITS),
-            "prompt_length": Out(REGISTER_BITS),
-            "steps": Out(REGISTER_BITS),
-            "stop_enable": Out(STOP_TOKENS),
-            "stop_token": Out(TOKEN_BITS).array(STOP_TOKENS),
+            "command": Out(command_signature(spec)),
+            "status": In(status_signature()).array(spec.cores),
             "length": In(REGISTER_BITS + 1),
             "token_read": Out(read_port(spec.tokens, TOKEN_BITS)),
-            "token_write": Out(write_port(spec.tokens, TOKEN_BITS)),
-            **instructions,
-            "idle": In(units),
-            "settled": In(1),
-            "retired": In(units),
-            "busy": In(units),
-            "waiting": In(units),
-            "beat_read": In(1),
-            "beat_written": In(1),
-            "illegal": In(units),
-            "outside": In(units),
-            "read_error": In(1),
-            "write_error": In(1),
-            "overflow": In(1),
-            "pc": In(PC_BITS).array(units),
-            "oldest_pc": In(PC_BITS).array(units),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -138,7 +75,8 @@ class Control(wiring.Component):
         interrupt_enable = Signal()
         program_hash = Signal(32)
         select = Signal(8)
-        counters = self._counters(m)
+        command = self.command
+        counters = performance_counters(m, self.spec, command, self.status)
         begin = self._run(m, slave, error, done, interrupt_enable, program_hash)
         self._tokens(m, slave)
         unit = self._instructions(m, slave)
@@ -156,21 +94,21 @@ class Control(wiring.Component):
             ControlRegister.CONTROL: (interrupt_enable << 1, None, False),
             ControlRegister.STATUS: (status, None, False),
             ControlRegister.ERROR: (error.as_value(), None, False),
-            ControlRegister.PROMPT_LENGTH: (self.prompt_length, self.prompt_length, True),
-            ControlRegister.STEPS: (self.steps, self.steps, True),
+            ControlRegister.PROMPT_LENGTH: (command.prompt_length, command.prompt_length, True),
+            ControlRegister.STEPS: (command.steps, command.steps, True),
             ControlRegister.LENGTH: (self.length, None, False),
-            ControlRegister.STOP_ENABLE: (self.stop_enable, self.stop_enable, True),
+            ControlRegister.STOP_ENABLE: (command.stop_enable, command.stop_enable, True),
             ControlRegister.INSTRUCTION_UNIT: (unit, unit, True),
             ControlRegister.INSTRUCTION_DATA: (Value.cast(0), None, True),
             ControlRegister.COUNTER_SELECT: (select, select, False),
             ControlRegister.COUNTER_LOW: (shown[:32], None, False),
             ControlRegister.COUNTER_HIGH: (shown[32:], None, False),
         }
-        for i, token in enumerate(self.stop_token):
+        for i, token in enumerate(command.stop_token):
             registers[ControlRegister.STOP_TOKEN + 4 * i] = (token, token, True)
         writable = {ControlRegister.CONTROL, ControlRegister.INSTRUCTION_DATA}
         self._registers(m, slave, registers, {int(r) for r in writable})
-        m.d.comb += [self.start.eq(begin), self.irq.eq(done & interrupt_enable)]
+        m.d.comb += [command.start.eq(begin), self.irq.eq(done & interrupt_enable)]
         return m
 
     def _registers(
@@ -216,12 +154,16 @@ class Control(wiring.Component):
         """Start, end and errors of a run; returns the start."""
         begin, wrong = Signal(), Signal()
         asked, starting = Signal(), Signal()
+        running, cycle = self.command.running, self.command.cycle
+        idle = Cat(status.idle for status in self.status).all()
+        retired = Cat(status.retired for status in self.status).any()
+        settled = Cat(status.settled for status in self.status).all()
         control = slave.write & (slave.write_address == ControlRegister.CONTROL)
         m.d.comb += [
             asked.eq(control & slave.write_data[0] & ~self._active),
             wrong.eq(program_hash != self.spec.hash),
-            begin.eq(((asked & ~wrong) | starting) & self.settled),
-            self._active.eq(self.running | starting),
+            begin.eq(((asked & ~wrong) | starting) & settled),
+            self._active.eq(running | starting),
         ]
         with m.If(control):
             m.d.sync += interrupt_enable.eq(slave.write_data[1])
@@ -232,16 +174,16 @@ class Control(wiring.Component):
         # An error may leave transfers behind, and a memory that does not answer would hold up the start for ever.
         with m.If(starting):
             m.d.sync += quiet.eq(quiet + 1)
-            with m.If((quiet == self.spec.watchdog_cycles) & ~self.settled):
+            with m.If((quiet == self.spec.watchdog_cycles) & ~settled):
                 m.d.sync += [starting.eq(0), done.eq(1), error.code.eq(ErrorCode.DEADLOCK)]
-        with m.If(self.running):
-            m.d.sync += quiet.eq(Mux(self.retired.any(), 0, quiet + 1))
-            with m.If((found.code != ErrorCode.NONE) | self.idle.all()):
-                m.d.sync += [self.running.eq(0), done.eq(1), error.eq(found)]
+        with m.If(running):
+            m.d.sync += quiet.eq(Mux(retired, 0, quiet + 1))
+            with m.If((found.code != ErrorCode.NONE) | idle):
+                m.d.sync += [running.eq(0), done.eq(1), error.eq(found)]
             with m.Else():
-                m.d.sync += self.cycle.eq(self.cycle + 1)
+                m.d.sync += cycle.eq(cycle + 1)
         with m.If(begin):
-            m.d.sync += [self.running.eq(1), starting.eq(0), self.cycle.eq(1), quiet.eq(0)]
+            m.d.sync += [running.eq(1), starting.eq(0), cycle.eq(1), quiet.eq(0)]
         with m.Elif(asked):
             m.d.sync += [starting.eq(~wrong), quiet.eq(0)]
         with m.If(asked):
@@ -253,47 +195,35 @@ class Control(wiring.Component):
 
     def _detect(self, m: Module, found: Any, quiet: Signal) -> None:
         """The error of this cycle: of several, that of the first in this list."""
-        causes: list[tuple[Value, ErrorCode, int, Value]] = []
-        for unit in Unit:
-            causes.append((self.illegal[unit], ErrorCode.ILLEGAL_INSTRUCTION, unit, self.pc[unit]))
-            causes.append((self.outside[unit], ErrorCode.PROGRAM_COUNTER, unit, self.pc[unit]))
+        causes: list[tuple[Value, ErrorCode, int, int, Value]] = []
         zero = Value.cast(0)
-        causes += [
-            (self.overflow, ErrorCode.TOKEN_OVERFLOW, 0, zero),
-            (self.read_error, ErrorCode.READ_RESPONSE, Unit.LD, self.oldest_pc[Unit.LD]),
-            (self.write_error, ErrorCode.WRITE_RESPONSE, Unit.ST, self.oldest_pc[Unit.ST]),
-            (quiet == self.spec.watchdog_cycles, ErrorCode.DEADLOCK, 0, zero),
-        ]
+        for core, status in enumerate(self.status):
+            for unit in Unit:
+                pc = status.pc[unit]
+                illegal, outside = status.illegal[unit], status.outside[unit]
+                causes.append((illegal, ErrorCode.ILLEGAL_INSTRUCTION, core, unit, pc))
+                causes.append((outside, ErrorCode.PROGRAM_COUNTER, core, unit, pc))
+            load, store = (status.oldest_pc[unit] for unit in (Unit.LD, Unit.ST))
+            causes += [
+                (status.overflow, ErrorCode.TOKEN_OVERFLOW, core, 0, zero),
+                (status.read_error, ErrorCode.READ_RESPONSE, core, Unit.LD, load),
+                (status.write_error, ErrorCode.WRITE_RESPONSE, core, Unit.ST, store),
+            ]
+        causes.append((quiet == self.spec.watchdog_cycles, ErrorCode.DEADLOCK, 0, 0, zero))
         # Later assignments win, so the first of the list comes last.
-        for condition, code, unit, pc in reversed(causes):
+        for condition, code, core, unit, pc in reversed(causes):
             with m.If(condition):
                 m.d.comb += [found.code.eq(code), found.unit.eq(unit), found.pc.eq(pc)]
-
-    def _counters(self, m: Module) -> dict[int, Value]:
-        """Performance counters by number; they stand still between runs."""
-        bus_shift = exact_log2(self.spec.bus_bytes)
-        events = {Counter.BYTES_READ: self.beat_read, Counter.BYTES_WRITTEN: self.beat_written}
-        events |= {Counter.BUSY + unit: self.busy[unit] for unit in Unit}
-        events |= {Counter.WAIT + unit: self.waiting[unit] for unit in Unit}
-        counters: dict[int, Value] = {int(Counter.CYCLES): self.cycle}
-        for number, event in events.items():
-            count = Signal(CYCLE_BITS, name=f"counter{int(number)}")
-            with m.If(self.start):
-                m.d.sync += count.eq(0)
-            with m.Elif(self.running & event):
-                m.d.sync += count.eq(count + 1)
-            scaled = number in {Counter.BYTES_READ, Counter.BYTES_WRITTEN}
-            counters[int(number)] = count << bus_shift if scaled else count
-        return counters
+                m.d.comb += found.core.eq(core)
 
     def _tokens(self, m: Module, slave: AxiLiteSlave) -> None:
         m.d.comb += [
             self.token_read.address.eq(slave.read_address[2:]),
-            self.token_write.enable.eq(
+            self.command.token_write.enable.eq(
                 slave.write & (slave.write_address >= ControlRegister.TOKENS) & ~self._active
             ),
-            self.token_write.address.eq(slave.write_address[2:]),
-            self.token_write.data.eq(slave.write_data),
+            self.command.token_write.address.eq(slave.write_address[2:]),
+            self.command.token_write.data.eq(slave.write_data),
         ]
 
     def _instructions(self, m: Module, slave: AxiLiteSlave) -> Signal:
@@ -307,12 +237,12 @@ class Control(wiring.Component):
             slave.write & (slave.write_address == ControlRegister.INSTRUCTION_DATA) & ~self._active
         )
         for unit in Unit:
-            port = getattr(self, f"instruction{int(unit)}")
+            port = getattr(self.command, f"instruction{int(unit)}")
             parts = instruction_bits(unit) // PART_BITS
             m.d.comb += [port.address.eq(address), port.data.eq(slave.write_data.replicate(parts))]
         with m.Switch(selected):
             for unit in Unit:
-                port = getattr(self, f"instruction{int(unit)}")
+                port = getattr(self.command, f"instruction{int(unit)}")
                 parts = instruction_bits(unit) // PART_BITS
                 with m.Case(unit):
                     m.d.comb += [port.enable.eq(write << part), last.eq(part == parts - 1)]

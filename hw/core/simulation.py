@@ -10,6 +10,9 @@ from hw.core.processor import Processor, control_ports, memory_ports, trace_port
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 
+FAULT_BITS = ("enable", "stall")
+"""Inputs of faults that each core has its own bit of."""
+
 
 class Simulation(wiring.Component):
     """Processor and memory, with the memory's timing as an input, so that one build serves all timings.
@@ -26,10 +29,10 @@ class Simulation(wiring.Component):
     Members
     -------
     s_axi_*, irq : see `hw.core.processor.Processor`
-    timing : In(timing_signature())
-        Timing of all channels; constant during a run.
+    timing_* : In
+        Members of `hw.core.memory_model.timing_signature`, of all channels; constant during a run.
     fault_enable, fault_address, fault_stall : In
-        Errors to inject; see `hw.core.memory_model.fault_signature`.
+        Errors to inject, see `hw.core.memory_model.fault_signature`; enable and stall have a bit for each core.
     """
 
     irq: Value
@@ -40,7 +43,8 @@ class Simulation(wiring.Component):
         members = {name: member for name, (_, member) in control_ports().items()}
         members |= {f"timing_{name}": In(width) for name, width in TIMING_FIELDS.items()}
         members |= {
-            f"fault_{name}": In(member.shape) for name, member in fault_signature().members.items()
+            f"fault_{name}": In(spec.cores if name in FAULT_BITS else member.shape)
+            for name, member in fault_signature().members.items()
         }
         super().__init__({**members, "irq": Out(1)})
 
@@ -52,24 +56,24 @@ class Simulation(wiring.Component):
             inner, outer = getattr(processor, port), getattr(self, port)
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         m.d.comb += self.irq.eq(processor.irq)
-        for channel in range(spec.channels):
-            memory = MemoryModel(self.memory_words, spec.bus_bytes, channel=channel)
-            m.submodules[f"memory{channel}"] = memory
-            self._memory(m, processor, memory, channel)
+        for number in range(spec.cores * spec.channels):
+            memory = MemoryModel(self.memory_words, spec.bus_bytes, channel=number)
+            m.submodules[f"memory{number}"] = memory
+            self._memory(m, processor, memory, number)
 
-        # One line of a file for each retirement, written by the simulator itself.
+        # One line of a file for each retirement, written by the simulator itself; unit u of core k is number 5 k + u.
         joined: dict[str, list[Value]] = {}
-        for port, (_, name, _) in trace_ports().items():
+        for port, (*_, name, _) in trace_ports(spec).items():
             joined.setdefault(name, []).append(getattr(processor, port))
         ports = {f"i_{name}": Cat(values) for name, values in joined.items()}
         m.submodules.trace = Instance(
-            "trace_writer", p_UNITS=len(Unit), i_clk=ClockSignal(), **ports
+            "trace_writer", p_UNITS=spec.cores * len(Unit), i_clk=ClockSignal(), **ports
         )
         return m
 
-    def _memory(self, m: Module, processor: Processor, memory: MemoryModel, channel: int) -> None:
+    def _memory(self, m: Module, processor: Processor, memory: MemoryModel, number: int) -> None:
         reads = axi_read(self.spec.bus_bytes).members
-        for port, (name, member) in memory_ports(self.spec, channel).items():
+        for port, (name, member) in memory_ports(self.spec, number).items():
             outer = getattr(processor, port)
             inner = getattr(memory.read if name in reads else memory.write, name)
             m.d.comb += inner.eq(outer) if member.flow == Out else outer.eq(inner)
@@ -78,8 +82,7 @@ class Simulation(wiring.Component):
             getattr(memory.timing, name).eq(getattr(self, f"timing_{name}"))
             for name in TIMING_FIELDS
         ]
-        names = fault_signature().members
-        m.d.comb += [
-            getattr(memory.fault, name).eq(getattr(self, f"fault_{name}"))
-            for name, _ in names.items()
-        ]
+        core = number // self.spec.channels
+        for name in fault_signature().members:
+            fault = getattr(self, f"fault_{name}")
+            m.d.comb += getattr(memory.fault, name).eq(fault[core] if name in FAULT_BITS else fault)

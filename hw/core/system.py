@@ -1,5 +1,6 @@
 """The SYS unit: token buffer, next token, end of the sequence."""
 
+import itertools
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
@@ -27,11 +28,12 @@ class SystemUnit(wiring.Component):
 
     Issue in cycle s: the token buffer is read in s, the token chosen in s + 1, written and compared with the
     stop tokens in s + 2; `done` in s + 3, behind which `token` and `ended` change. One instruction at a time.
+    With several cores, which begin an EXECUTE all at once, everything behind s is `exchange_latency` later.
 
     Parameters
     ----------
     spec : MachineSpec
-        Depth of the token buffer.
+        Depth of the token buffer, cores and latency.
 
     Members
     -------
@@ -39,7 +41,7 @@ class SystemUnit(wiring.Component):
     done, checksum, illegal : Out(1), Out(32), Out(1)
         See `hw.core.ports.unit_members`; no instruction is illegal.
     restart : In(1)
-        Begin a run: TOKEN, END and `length` become 0.
+        Begin a run: TOKEN, END and `length` become 0, and an instruction under way is dropped.
     running : In(1)
         The unit has the token buffer; otherwise `host_read` and `host_write` have it.
     host_read, host_write : In(read_port), In(write_port)
@@ -48,7 +50,9 @@ class SystemUnit(wiring.Component):
     stop_enable, stop_token : In(4), In(20), an array of 4
         Which stop tokens count, and what they are.
     best_index : In(20)
-        The vector unit's ARGMAX.
+        The vector unit's ARGMAX in s + 1; with several cores the token chosen of all, `exchange_latency` later.
+    offer, go : Out(1), In(1)
+        With several cores: there is an EXECUTE to begin; all cores have one.
     token, ended : Out(20), Out(1)
         Shared run-time registers.
     length : Out(21)
@@ -71,11 +75,16 @@ class SystemUnit(wiring.Component):
     token: Value
     ended: Value
     length: Value
+    # With several cores.
+    offer: Value
+    go: Value
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
+        barrier = {"offer": Out(1), "go": In(1)} if spec.cores > 1 else {}
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.SYS))),
+            **barrier,
             **unit_members(Unit.SYS),
             "restart": In(1),
             "running": In(1),
@@ -93,7 +102,6 @@ class SystemUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        address_bits = ceil_log2(self.spec.tokens)
         m.submodules.tokens = tokens = Buffer(self.spec.tokens, TOKEN_BITS)
         m.submodules.crc = crc = Checksum(8)
         operation: Any = self.i.payload
@@ -102,24 +110,23 @@ class SystemUnit(wiring.Component):
         chosen, written, ended = Signal(), Signal(), Signal()
         synced = Signal()
         accept = Signal()
+        # The token of all cores takes its time.
+        waiting = [
+            Signal(name=f"waiting_{age}")
+            for age in range(self.spec.exchange_latency if self.spec.cores > 1 else 0)
+        ]
+        stages = [*waiting, chosen, written, ended]
+        self._accept(m, operation, [*stages, synced], accept)
+        m.d.sync += [stages[0].eq(accept & ~operation.sync), synced.eq(accept & operation.sync)]
+        m.d.sync += [after.eq(before) for before, after in itertools.pairwise(stages)]
+
         position = Signal(REGISTER_BITS, reset_less=True)
         next_token = Signal(TOKEN_BITS, reset_less=True)
         from_prompt = Signal(reset_less=True)
         next_end = Signal()
         last_end = Signal(reset_less=True)
-        m.d.comb += [
-            self.i.ready.eq(~(chosen | written | ended | synced)),
-            accept.eq(self.i.valid & self.i.ready),
-        ]
-        m.d.sync += [
-            chosen.eq(accept & ~operation.sync),
-            written.eq(chosen),
-            ended.eq(written),
-            synced.eq(accept & operation.sync),
-        ]
         with m.If(accept):
             m.d.sync += position.eq(operation.position)
-
         with m.If(chosen):
             m.d.sync += [
                 from_prompt.eq(position < self.prompt_length),
@@ -142,6 +149,7 @@ class SystemUnit(wiring.Component):
             ]
         with m.If(self.restart):
             m.d.sync += [self.token.eq(0), self.ended.eq(0), self.length.eq(0)]
+            m.d.sync += [stage.eq(0) for stage in (*stages, synced)]
 
         m.d.comb += [
             crc.start.eq(1),
@@ -150,12 +158,43 @@ class SystemUnit(wiring.Component):
             self.done.eq(ended | synced),
             self.checksum.eq(Mux(ended, crc.value, 0)),
         ]
+        read_position: Value = operation.position
+        if waiting:
+            read_position = Mux(Cat(waiting).any(), position, operation.position)
+        self._access(m, tokens, read_position, position, written & ~from_prompt, next_token)
+        return m
+
+    def _accept(self, m: Module, operation: Any, under_way: list[Signal], accept: Signal) -> None:
+        """One instruction at a time, and an EXECUTE in all cores at once."""
+        free = Signal()
+        m.d.comb += [
+            free.eq(~Cat(under_way).any()),
+            self.i.ready.eq(free),
+            accept.eq(self.i.valid & self.i.ready),
+        ]
+        if self.spec.cores > 1:
+            m.d.comb += [
+                self.offer.eq(self.i.valid & free & ~operation.sync),
+                self.i.ready.eq(free & (operation.sync | self.go)),
+            ]
+
+    def _access(
+        self,
+        m: Module,
+        tokens: Buffer,
+        read_position: Value,
+        position: Value,
+        write: Value,
+        token: Value,
+    ) -> None:
+        """Reads and writes of the token buffer: the unit's in a run, otherwise the host's."""
+        address_bits = ceil_log2(self.spec.tokens)
         with m.If(self.running):
             m.d.comb += [
-                tokens.read[0].address.eq(operation.position[:address_bits]),
-                tokens.write.enable.eq(written & ~from_prompt),
+                tokens.read[0].address.eq(read_position[:address_bits]),
+                tokens.write.enable.eq(write),
                 tokens.write.address.eq(position[:address_bits]),
-                tokens.write.data.eq(next_token),
+                tokens.write.data.eq(token),
             ]
         with m.Else():
             m.d.comb += [
@@ -165,4 +204,3 @@ class SystemUnit(wiring.Component):
                 tokens.write.data.eq(self.host_write.data),
             ]
         m.d.comb += self.host_read.data.eq(tokens.read[0].data)
-        return m

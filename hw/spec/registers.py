@@ -1,6 +1,7 @@
 """AXI4-Lite register map of the flight processor: byte addresses of 32-bit registers, and status codes."""
 
 import enum
+from typing import NamedTuple
 
 from hw.spec.instructions import Unit
 
@@ -17,7 +18,7 @@ class ControlRegister(enum.IntEnum):
     STATUS = 0x00C
     """Bit 0 running, bit 1 done, bit 2 error (read only; start clears)."""
     ERROR = 0x010
-    """Bits 7:0 `ErrorCode`, bits 15:8 unit, bits 31:16 program counter (read only)."""
+    """Bits 7:0 `ErrorCode`, bits 11:8 unit, bits 15:12 core, bits 31:16 program counter (read only)."""
     PROMPT_LENGTH = 0x014
     STEPS = 0x018
     """Token steps to run: prompt length + tokens to generate - 1."""
@@ -32,7 +33,7 @@ class ControlRegister(enum.IntEnum):
     INSTRUCTION_DATA = 0x038
     """Next 32 bits, low word first; a full instruction advances the address."""
     COUNTER_SELECT = 0x03C
-    """Performance counter that COUNTER_LOW and COUNTER_HIGH show."""
+    """Performance counter that COUNTER_LOW and COUNTER_HIGH show: number + CORE_COUNTERS * core."""
     COUNTER_LOW = 0x040
     COUNTER_HIGH = 0x044
     TOKENS = 0x8000
@@ -40,6 +41,8 @@ class ControlRegister(enum.IntEnum):
 
 
 STOP_TOKENS = 4
+CORE_COUNTERS = 32
+"""Numbers of performance counters that each core has."""
 ADDRESS_BITS = 16
 
 
@@ -69,12 +72,28 @@ class ErrorCode(enum.IntEnum):
     WRONG_PROGRAM = 7
 
 
-def counters() -> list[tuple[str, int]]:
-    """Name and number of every performance counter."""
-    result = [
+class RunError(NamedTuple):
+    """What the register ERROR says."""
+
+    code: ErrorCode
+    core: int
+    unit: int
+    pc: int
+
+
+def decode_error(word: int) -> RunError:
+    """The parts of the register ERROR."""
+    return RunError(ErrorCode(word & 0xFF), word >> 12 & 0xF, word >> 8 & 0xF, word >> 16)
+
+
+def counters(cores: int = 1) -> list[tuple[str, int]]:
+    """Name and number of every performance counter of every core, core by core."""
+    names = [
         (c.name.lower(), int(c))
         for c in (Counter.CYCLES, Counter.BYTES_READ, Counter.BYTES_WRITTEN)
     ]
-    result += [(f"busy_{u.name.lower()}", Counter.BUSY + u) for u in Unit]
-    result += [(f"wait_{u.name.lower()}", Counter.WAIT + u) for u in Unit]
-    return result
+    names += [(f"busy_{u.name.lower()}", Counter.BUSY + u) for u in Unit]
+    names += [(f"wait_{u.name.lower()}", Counter.WAIT + u) for u in Unit]
+    return [
+        (name, number + CORE_COUNTERS * core) for core in range(cores) for name, number in names
+    ]
