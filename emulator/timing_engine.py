@@ -55,6 +55,7 @@ from emulator.timing_layout import (
     STATUS,
     STEP_CYCLES,
     STEPS,
+    SYS,
     TAIL,
     TAKEN,
     TAKES,
@@ -73,6 +74,7 @@ from hw.spec import latency
 from hw.spec.instructions import LOOP_DEPTH
 
 _FETCH, _EVALUATE = latency.FETCH_CYCLES, latency.EVALUATE_CYCLES
+_TOKEN = latency.TOKEN_CYCLES
 _CONTROL = latency.CONTROL_CYCLES
 _NOT_YET, _OVERFLOWN = -1, -2
 
@@ -220,6 +222,8 @@ def _advance(
             if cycles < 0:
                 return ILLEGAL, woken
             line[END] = issue + cycles
+            if unit == SYS:
+                line[FETCH] = line[END] - _TOKEN + 1
         line[READY] = line[END] + 1
         if not _retire(line, entries, signals, counters, records):
             return OVERFLOW, woken

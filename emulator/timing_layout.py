@@ -10,7 +10,7 @@ from hw.spec.instructions import LOOP_DEPTH, SEMAPHORE_BITS, Unit
 
 Table = npt.NDArray[np.int64]
 
-LD, ST, MPE, SFU, _ = (int(unit) for unit in Unit)
+LD, ST, MPE, SFU, SYS = (int(unit) for unit in Unit)
 UNITS = len(Unit)
 TOKENS = 1 << SEMAPHORE_BITS
 CHUNK = 512

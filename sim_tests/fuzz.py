@@ -303,6 +303,8 @@ class ProgramWriter:
             (Unit.SFU, ["vector", "vector", "vector", "argmax"]),
         ):
             kinds += names * (2 * (unit in level.units))
+        if self.spec.cores > 1 and Unit.SFU in level.units:
+            kinds += ["exchange"] * 3
         if Unit.SYS in level.units and not level.in_token_loop:
             kinds.append("system")
         threads.append([rng.choice(kinds) for _ in range(budget)])
@@ -334,6 +336,9 @@ class ProgramWriter:
                 nodes.append(self.maker.vector(self._environment(level, Unit.SFU), {}))
             case "argmax":
                 only = {"reduce": int(Reduce.ARGMAX)}
+                nodes.append(self.maker.vector(self._environment(level, Unit.SFU), only))
+            case "exchange":
+                only = {"reduce": int(Reduce.NONE), "target": int(Target.VECTOR)}
                 nodes.append(self.maker.vector(self._environment(level, Unit.SFU), only))
             case "system":
                 nodes.append(

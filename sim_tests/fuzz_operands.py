@@ -399,7 +399,7 @@ class OperandMaker:
             fields |= count_fields(rng, "rows", 1, most, environment)
             fields |= {"restart": int(rng.random() < 0.3), "causal": int(rng.random() < 0.3)}
             plain = fields["target"] == Target.VECTOR and fields["reduce"] == Reduce.NONE
-            if plain and rng.random() < 0.3:
+            if plain and rng.random() < (0.3 if spec.cores == 1 else 0.7):
                 fields |= {
                     "exchange": 1,
                     "exchange_pitch": rng.choice([0, beats, rng.randrange(32)]),
@@ -469,7 +469,13 @@ class OperandMaker:
 
 
 def image(rng: random.Random, spec: MachineSpec) -> Any:
-    """Initial memory, uint8 [words, word_bytes]: floats, then any bits (`MEMORY_REGIONS`)."""
+    """Initial memory of all cores: uint8 [words, word_bytes], or [cores, words, word_bytes]."""
+    images = [_core_image(rng, spec) for _ in range(spec.cores)]
+    return images[0] if spec.cores == 1 else np.stack(images)
+
+
+def _core_image(rng: random.Random, spec: MachineSpec) -> np.ndarray:
+    """Floats, then any bits (`MEMORY_REGIONS`)."""
     generator = np.random.default_rng(rng.getrandbits(64))
     size = spec.memory.words // MEMORY_REGIONS
     from sim_tests.vector_operations import random_patterns

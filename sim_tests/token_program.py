@@ -1,7 +1,8 @@
 """A small program by hand: one matrix product a token, embedding lookup and token loop included.
 
 It uses all five units and every way between them. The token after `t` is the index of the largest element of
-`weights @ embedding[t] * scale[t]`.
+`weights @ embedding[t] * scale[t]`. Of several cores each has a part of every embedding, which they exchange, and the
+weights of every `cores`-th output.
 """
 
 import numpy as np
@@ -42,18 +43,19 @@ class TokenProgram:
     ----------
     program : Program
     output : int
-        Word address of the first stored logit; each token stores `STORED` words.
+        Word address of the first stored logit; each token stores `STORED` words in every core.
     """
 
     def __init__(self, spec: MachineSpec, seed: int = 1) -> None:
         self.spec = spec
         rng = np.random.default_rng(seed)
-        self.length = spec.granule
-        self.vocabulary = spec.matrix_rows
+        self.part = spec.granule
+        self.length = spec.cores * self.part
+        self.vocabulary = spec.cores * spec.matrix_rows
         self.weights = rng.integers(-128, 128, (self.vocabulary, self.length)).astype(np.int8)
         self.embedding = rng.integers(-100, 101, (self.vocabulary, self.length)).astype(np.float32)
         self.scale = rng.choice(np.array([0.25, 0.5, 1, 2], np.float32), self.vocabulary)
-        self.rows = self.length // spec.lanes
+        self.rows = self.part // spec.lanes
         self.weight_words = self.length // 4 * spec.step_words
         # An embedding is followed by a row that holds its scale. None crosses the end of a burst, so that
         # the time to load one does not depend on the token.
@@ -75,15 +77,25 @@ class TokenProgram:
             tokens.append(int(np.argmax(self.logits(tokens[-1]))))
         return tokens
 
+    def stored(self, token: int, core: int = 0) -> list[float]:
+        """The logits behind a token that a core stores."""
+        outputs = np.arange(STORED) * self.spec.lanes
+        return self.logits(token)[outputs * self.spec.cores + core].tolist()
+
     def _memory(self) -> np.ndarray:
+        images = [self._image(core) for core in range(self.spec.cores)]
+        return images[0] if len(images) == 1 else np.stack(images)
+
+    def _image(self, core: int) -> np.ndarray:
         spec = self.spec
         memory = np.zeros((self.output, spec.word_bytes), np.uint8)
         # Step s holds elements 4s to 4s+3 of every row.
-        steps = self.weights.reshape(self.vocabulary, -1, 4).transpose(1, 0, 2)
+        own = self.weights[core :: spec.cores]
+        steps = own.reshape(spec.matrix_rows, -1, 4).transpose(1, 0, 2)
         weights = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, spec.word_bytes)
         memory[1 : 1 + self.weight_words] = weights
         table = np.zeros((self.vocabulary, self.pitch * spec.lanes), np.float32)
-        table[:, : self.length] = self.embedding
+        table[:, : self.part] = self.embedding[:, core * self.part : (core + 1) * self.part]
         table[:, self.rows * spec.lanes] = self.scale
         memory[self.embedding_base :] = table.view(np.uint8).reshape(-1, spec.word_bytes)
         return memory
@@ -176,14 +188,15 @@ class TokenProgram:
         def vector(**fields: int) -> int:
             return encode(Unit.SFU, Opcode.EXECUTE, function=Function.IDENTITY.value, **fields)
 
+        embedding = {"wait": _mask(Unit.LD), "a_source": Source.INPUT, **_count("rows", 1)}
+        exchange: list[int] = []
+        if self.spec.cores > 1:
+            whole = {"target": Target.VECTOR, "exchange": 1, "exchange_pitch": self.rows}
+            exchange = [vector(**embedding, **whole, **_count("length", self.part))]
+            embedding = {"a_source": Source.VECTOR, **_count("rows", 1)}
         return [
-            vector(
-                wait=_mask(Unit.LD),
-                target=Target.ACTIVATION,
-                **_count("rows", 1),
-                **_count("length", self.length),
-                a_source=Source.INPUT,
-            ),
+            *exchange,
+            vector(target=Target.ACTIVATION, **embedding, **_count("length", self.length)),
             vector(
                 target=Target.MATRIX_SCALE,
                 **_count("rows", 1),
@@ -197,7 +210,7 @@ class TokenProgram:
                 reduce=Reduce.ARGMAX,
                 restart=1,
                 **_count("rows", 1),
-                **_count("length", self.vocabulary),
+                **_count("length", self.spec.matrix_rows),
                 a_source=Source.RESULT,
             ),
             vector(

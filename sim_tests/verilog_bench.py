@@ -78,7 +78,8 @@ bench/               `make check` in it runs a small program on the processor, i
                        tokens
   expected_memory*.hex content of each memory channel after the run
 The expected files were written by the emulator, not recorded from the hardware. The program looks up the
-embedding of a token, multiplies it with a matrix, and takes the largest element as the next token.
+embedding of a token, multiplies it with a matrix, and takes the largest element as the next token. If there are
+several cores, each has a part of the embeddings and of the matrix, and memory channels are numbered core by core.
 """
 
 

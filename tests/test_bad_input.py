@@ -129,11 +129,6 @@ def test_a_size_that_is_no_power_of_two(refuse: Refuse, tmp_path: Path, field: s
     refuse(*compile_with(tmp_path, target=path), names=(path, field, "12"))
 
 
-def test_hardware_of_several_cores(refuse: Refuse, tmp_path: Path) -> None:
-    path = write_target(tmp_path / "mine.yaml", "cores", 2)
-    refuse("verilog", "--target", path, "-o", tmp_path / "rtl", names=("tiny", "cores"))
-
-
 @pytest.mark.parametrize("field", REQUIRED)
 def test_a_target_without_a_field(refuse: Refuse, tmp_path: Path, field: str) -> None:
     path = write_target(tmp_path / "mine.yaml", field, ...)

@@ -198,6 +198,8 @@ def _sequencer(
         status.pc[unit].eq(sequencer.pc),
         status.oldest_pc[unit].eq(sequencer.oldest_pc),
     ]
+    if sequencer.held:
+        m.d.comb += sequencer.hold.eq(component.hold)
     if sequencer.traced:
         m.d.comb += core.retirement[unit].eq(sequencer.retirement)
 

@@ -83,6 +83,8 @@ class Sequencer(wiring.Component):
         Not running: halt; what is still under way is forgotten.
     cycle : In(48)
         Number of the cycle, for the trace.
+    hold : In(1)
+        Fetch nothing; only of SYS, with several cores.
     instruction : In(write_port)
         The instruction memory, in parts of 32 bits; only while halted.
     prompt_length, steps, token, ended : In(20), In(20), In(20), In(1)
@@ -109,6 +111,7 @@ class Sequencer(wiring.Component):
     start: Value
     stop: Value
     cycle: Value
+    hold: Value
     instruction: Any
     prompt_length: Value
     steps: Value
@@ -134,12 +137,15 @@ class Sequencer(wiring.Component):
         self.spec = spec
         self.unit = unit
         self.traced = trace
+        # The token of all cores takes longer than a sequencer from one instruction to a branch behind it.
+        self.held = unit == Unit.SYS and spec.cores > 1
         self.bits = instruction_bits(unit)
         self.verilog_name = f"sequencer_{unit.name.lower()}"
         super().__init__({
             "start": In(1),
             "stop": In(1),
             "cycle": In(CYCLE_BITS),
+            **({"hold": In(1)} if self.held else {}),
             "instruction": In(write_port(spec.instructions, self.bits, 32)),
             "prompt_length": In(REGISTER_BITS),
             "steps": In(REGISTER_BITS),
@@ -201,11 +207,14 @@ class Sequencer(wiring.Component):
     def _fetch(self, m: Module, state: Value, word: Signal, pc: Signal) -> None:
         m.submodules.instructions = memory = Buffer(self.spec.instructions, self.bits, 32)
         wiring.connect(m, wiring.flipped(self.instruction), memory.write)
+        fetch: Value = state == State.FETCH
+        if self.held:
+            fetch &= ~self.hold
         m.d.comb += [
             memory.read[0].address.eq(pc),
-            memory.enable.eq(state == State.FETCH),
+            memory.enable.eq(fetch),
             word.eq(memory.read[0].data),
-            self.outside.eq((state == State.FETCH) & (pc >= self.spec.instructions)),
+            self.outside.eq(fetch & (pc >= self.spec.instructions)),
         ]
 
     def _operands(
@@ -285,6 +294,9 @@ class Sequencer(wiring.Component):
         with m.Switch(state):
             with m.Case(State.FETCH):
                 m.d.sync += state.eq(State.DECODE)
+                if self.held:
+                    with m.If(self.hold):
+                        m.d.sync += state.eq(State.FETCH)
             with m.Case(State.DECODE):
                 m.d.sync += state.eq(State.WAIT)
             with m.Case(State.WAIT):

@@ -53,6 +53,8 @@ class SystemUnit(wiring.Component):
         The vector unit's ARGMAX in s + 1; with several cores the token chosen of all, `exchange_latency` later.
     offer, go : Out(1), In(1)
         With several cores: there is an EXECUTE to begin; all cores have one.
+    hold : Out(1)
+        With several cores: in the `exchange_latency` cycles behind s.
     token, ended : Out(20), Out(1)
         Shared run-time registers.
     length : Out(21)
@@ -78,10 +80,11 @@ class SystemUnit(wiring.Component):
     # With several cores.
     offer: Value
     go: Value
+    hold: Value
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
-        barrier = {"offer": Out(1), "go": In(1)} if spec.cores > 1 else {}
+        barrier = {"offer": Out(1), "go": In(1), "hold": Out(1)} if spec.cores > 1 else {}
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.SYS))),
             **barrier,
@@ -160,7 +163,8 @@ class SystemUnit(wiring.Component):
         ]
         read_position: Value = operation.position
         if waiting:
-            read_position = Mux(Cat(waiting).any(), position, operation.position)
+            m.d.comb += self.hold.eq(Cat(waiting).any())
+            read_position = Mux(self.hold, position, operation.position)
         self._access(m, tokens, read_position, position, written & ~from_prompt, next_token)
         return m
 
