@@ -8,10 +8,22 @@ import cocotb
 
 from hw.core.ports import operation_layout
 from hw.spec.instructions import Unit
-from hw.spec.latency import TOKEN_CYCLES
 from hw.spec.registers import STOP_TOKENS
 from sim_tests.bench import layout_fields
 from sim_tests.streams import PACES, Bench, parameters, seed
+
+
+class Others:
+    """Whether all other cores have come to their EXECUTE, if there are others: at random, and often not."""
+
+    def __init__(self, dut: Any, rng: random.Random) -> None:
+        self.port = dut.others if parameters()["cores"] > 1 else None
+        self.rng = rng
+        self.step()
+
+    def step(self) -> None:
+        if self.port is not None:
+            self.port.value = int(self.rng.random() < 0.2)
 
 
 class Watch:
@@ -36,11 +48,12 @@ class Watch:
 @cocotb.test()
 @cocotb.parametrize(gaps=list(PACES))
 async def takes_tokens(dut: Any, gaps: str) -> None:
-    depth = parameters()["tokens"]
+    depth, cycles = parameters()["tokens"], parameters()["cycles"]
     rng = random.Random(f"{seed()} {gaps}")
     for name in ("restart", "running", "host_write__enable", "best_index", "host_read__address"):
         getattr(dut, name).value = 0
     bench = await Bench.start(dut)
+    bench.agents.append(Others(dut, rng))
     buffer = [rng.getrandbits(20) for _ in range(depth)]
     for address, token in enumerate(buffer):
         dut.host_write__enable.value = 1
@@ -87,14 +100,14 @@ async def takes_tokens(dut: Any, gaps: str) -> None:
             expected.append((sync, checksum, (token, end, length)))
             source.send([{"sync": int(sync), "position": position}])
             await source.drained()
-            await bench.cycles(TOKEN_CYCLES + 1)
+            await bench.cycles(cycles + 1)
         bench.agents.remove(watch)
         issues = source.cycles[first:]
         assert len(watch.ends) == len(watch.after) == len(expected)
         for issue, (cycle, checksum), after, want in zip(
             issues, watch.ends, watch.after, expected, strict=True
         ):
-            assert cycle == issue + (1 if want[0] else TOKEN_CYCLES)
+            assert cycle == issue + (1 if want[0] else cycles)
             assert checksum == want[1]
             assert after == want[2]
         dut.running.value = 0
@@ -116,9 +129,39 @@ async def takes_one_instruction_at_a_time(dut: Any) -> None:
     ):
         getattr(dut, name).value = 0
     dut.running.value = 1
+    if parameters()["cores"] > 1:
+        dut.others.value = 1
     bench = await Bench.start(dut)
     source = bench.source("i", layout_fields(operation_layout(Unit.SYS)))
     source.send([{"sync": 0, "position": p} for p in range(10)])
     await source.drained()
     spacing = {b - a for a, b in zip(source.cycles, source.cycles[1:], strict=False)}
-    assert spacing == {TOKEN_CYCLES + 1}
+    assert spacing == {parameters()["cycles"] + 1}
+
+
+@cocotb.test()
+async def restart_drops_what_is_under_way(dut: Any) -> None:
+    for name in ("restart", "host_write__enable", "best_index", "steps", "stop_enable"):
+        getattr(dut, name).value = 0
+    dut.running.value = 1
+    dut.prompt_length.value = 4
+    if parameters()["cores"] > 1:
+        dut.others.value = 1
+    bench = await Bench.start(dut)
+    source = bench.source("i", layout_fields(operation_layout(Unit.SYS)))
+    cycles = parameters()["cycles"]
+    for age, sync in [*((age, 0) for age in range(cycles)), (0, 1)]:
+        source.send([{"sync": sync, "position": 2}])
+        await source.drained()
+        await bench.cycles(age)
+        dut.restart.value = 1
+        await bench.cycles(1)
+        dut.restart.value = 0
+        # What `restart` meets in its own cycle is of no consequence: everything is set back behind it.
+        await bench.cycles(1)
+        watch = Watch(bench)
+        bench.agents.append(watch)
+        await bench.cycles(cycles + 2)
+        bench.agents.remove(watch)
+        assert watch.ends == [], f"age {age}: it went on"
+        assert (int(dut.token.value), int(dut.ended.value), int(dut.length.value)) == (0, 0, 0)
