@@ -48,7 +48,7 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
         # Each counts at most one a cycle.
         numbers = [Counter.BYTES_READ, Counter.BYTES_WRITTEN]
         numbers += [first + unit for first in (Counter.BUSY, Counter.WAIT) for unit in Unit]
-        return {"cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
+        return {"command__cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
     if module.startswith("lpu_sequencer_"):
         return {"cycle": CYCLES}
     return {}
