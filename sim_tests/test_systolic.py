@@ -49,6 +49,20 @@ ARRAYS: dict[str, dict[str, Any]] = {
     "os_one_element": array(rows=1, columns=1, group_size=6, dequantization="float32"),
     # As many rows as a group is long: the drain never pauses, and scales wait for many columns.
     "os_tight": array(rows=6, columns=9, group_size=6, accumulator_rows=36),
+    "os_shared": array(columns=6, columns_per_unit=2, group_size=9),
+    # Units that never pause, and elements that lose zero points at the edge.
+    "os_shared_tight": array(
+        element="mixpe-a8-edge",
+        rows=3,
+        columns=4,
+        columns_per_unit=4,
+        group_size=12,
+        dequantization="channel",
+    ),
+    "os_shared_float32": array(
+        rows=3, columns=8, columns_per_unit=4, dequantization="float32", accumulator_rows=10
+    ),
+    "os_shared_one_row": array(rows=1, columns=4, columns_per_unit=2, group_size=7),
     "ws_integer": array(dataflow="ws"),
     "ws_float32": array(dataflow="ws", dequantization="float32", columns=6, accumulator_rows=16),
     "ws_channel": array(dataflow="ws", rows=3, columns=8, dequantization="channel"),
@@ -79,7 +93,7 @@ def gemms(spec: SystolicSpec) -> list[dict[str, Any]]:
 
 
 # Simulated with the slow tests: what the others cover but for their corner.
-SLOW = {"os_one_element", "ws_one_row", "os_fp16", "os_control", "ws_edge"}
+SLOW = {"os_shared_one_row", "os_one_element", "ws_one_row", "os_fp16", "os_control", "ws_edge"}
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ARRAYS]
 
 

@@ -1,17 +1,17 @@
-"""A systolic array of processing elements, with a dequantization unit below each column."""
+"""A systolic array of processing elements, with a dequantization unit below each column or below several."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hw.floating_values import register
+from hw.floating_values import delay, register
 from hw.pe.array_cell import OutputStationaryCell, WeightStationaryCell
 from hw.pe.array_drain import DrainControl
 from hw.pe.array_gate import BeatGate, WeightGate
 from hw.pe.array_layout import beat_layout, result_layout, scales_layout, weights_layout
 from hw.pe.array_row_sum import output_stationary_row_sums, weight_stationary_row_sums
-from hw.pe.array_skew import delay_control, skew
+from hw.pe.array_skew import delay_control, delay_enabled, is_number, skew
 from hw.pe.dequantization import DequantizationUnit
 from hw.spec.floating import FLOAT_MULTIPLY_LATENCY
 from hw.spec.processing_element import PRODUCT_LATENCY
@@ -97,7 +97,7 @@ class SystolicArray(wiring.Component):
                 m.d.comb += drain.i[field].eq(beat[field])
 
         if spec.output_stationary:
-            sums, row_sum, scales_write = self._output_stationary(m, gate, drain.start)
+            sums, row_sum, scales_write = self._output_stationary(m, gate, drain.starts)
         else:
             sums, row_sum, scales_write = self._weight_stationary(m, gate)
         units = self._units(m, drain, sums, row_sum, scales_write)
@@ -107,7 +107,7 @@ class SystolicArray(wiring.Component):
         return m
 
     def _output_stationary(
-        self, m: Module, gate: BeatGate, start: Value
+        self, m: Module, gate: BeatGate, starts: Value
     ) -> tuple[list[Value], Value | None, Value]:
         """The cells; bottom of each column, of the row sums, and when scales are taken."""
         spec = self.spec
@@ -130,15 +130,14 @@ class SystolicArray(wiring.Component):
         last = delay_control(m, "last", accepted & beat.last, PRODUCT_LATENCY + 1)
         captures = [delay_control(m, f"capture_{row}", last, row) for row in range(spec.rows)]
         weights = skew(m, "weight", codes)
-        starts = [start]
-
+        shifts: list[Value] = []
         cells: list[list[OutputStationaryCell]] = []
         for row in range(spec.rows):
             cells.append([OutputStationaryCell(spec, row == 0) for _ in range(spec.columns)])
             for column, cell in enumerate(cells[row]):
                 m.submodules[f"cell_{row}_{column}"] = cell
                 if row == 0:
-                    starts.append(delay_control(m, f"start_{column}", starts[-1], 1))
+                    shifts.append(self._shift(m, starts, shifts, column))
                     m.d.comb += cell.weight.eq(weights[column])
                 else:
                     above = cells[row - 1][column]
@@ -146,7 +145,7 @@ class SystolicArray(wiring.Component):
                         cell.weight.eq(above.weight_o),
                         cell.above.eq(above.shadow),
                         cell.above_moves.eq(above.moves),
-                        cell.shift.eq(starts[column + 1]),
+                        cell.shift.eq(shifts[column]),
                     ]
                 entering = (activations[row], valids[row], clears[row], captures[row])
                 if column:
@@ -160,8 +159,14 @@ class SystolicArray(wiring.Component):
         row_sum = None
         if spec.row_sums:
             first = [(row[0].activation_o, row[0].valid_o, row[0].clear_o) for row in cells]
-            row_sum = output_stationary_row_sums(m, spec, first, captures, start)
+            row_sum = output_stationary_row_sums(m, spec, first, captures, starts)
         return [cell.shadow for cell in cells[-1]], row_sum, begins
+
+    def _shift(self, m: Module, starts: Value, shifts: list[Value], column: int) -> Value:
+        """When a column begins to shift: as its unit's first column, or when the unit is done with the ones before."""
+        shared = self.spec.columns_per_unit
+        before = starts[column % shared] if column < shared else shifts[column - shared]
+        return delay_control(m, f"start_{column}", before, 1 if column < shared else shared)
 
     def _weight_stationary(
         self, m: Module, gate: BeatGate
@@ -240,20 +245,22 @@ class SystolicArray(wiring.Component):
     ) -> list[DequantizationUnit]:
         """The units; control and row sums pass from one to the next."""
         spec = self.spec
+        shared = spec.columns_per_unit
         control: Value = drain.o.as_value()
         units = []
-        for column in range(spec.columns):
-            m.submodules[f"unit_{column}"] = unit = DequantizationUnit(spec)
-            control = delay_control(m, f"control_{column}", control, 1)
-            m.d.comb += [unit.sum.eq(sums[column]), unit.control.eq(control)]
+        for number in range(spec.units):
+            m.submodules[f"unit_{number}"] = unit = DequantizationUnit(spec)
+            control = delay_control(m, f"control_{number}", control, shared if number else 1)
+            own = range(number * shared, (number + 1) * shared)
+            below = Array(sums[column] for column in own)
+            m.d.comb += unit.control.eq(control)
+            m.d.comb += unit.sum.eq(below[unit.control.column] if shared > 1 else sums[number])
             if row_sum is not None:
-                row_sum = register(m, f"row_sum_at_{column}", row_sum)
+                row_sum = register(m, f"row_sum_at_{number}", row_sum)
                 m.d.comb += unit.row_sum.eq(row_sum)
             if spec.dequantizes:
-                m.d.comb += [
-                    unit.scales_write.eq(scales_write),
-                    unit.scales.eq(self.scales.payload[column]),
-                ]
+                scales = Cat(self.scales.payload[column].as_value() for column in own)
+                m.d.comb += [unit.scales_write.eq(scales_write), unit.scales.eq(scales)]
             units.append(unit)
         return units
 
@@ -269,26 +276,37 @@ class SystolicArray(wiring.Component):
             buffer.w_en.eq(self.token_scales.valid),
             self.token_scales.ready.eq(buffer.w_rdy),
             gate.token.eq(self.token_scales.valid & buffer.w_rdy),
-            buffer.r_en.eq(
-                delay_control(m, "closes", closes, spec.unit_latency - FLOAT_MULTIPLY_LATENCY)
-            ),
         ]
+        cycles = spec.unit_latency - FLOAT_MULTIPLY_LATENCY
+        used = delay_control(m, "closes", closes, cycles)
         scale: Value = buffer.r_data
-        for column, unit in enumerate(units):
-            scale = register(m, f"token_scale_{column}", scale)
+        if spec.columns_per_unit > 1:
+            # Those of a tile come round again for each further column of a unit.
+            first = ~delay(m, "token_column", drain.o.column, cycles).any()
+            scale = Signal(32, name="token_scale")
+            kept = delay_enabled(m, "token_kept", scale, spec.rows, used)
+            m.d.comb += scale.eq(Mux(first, buffer.r_data, kept))
+            m.d.comb += buffer.r_en.eq(used & first)
+        else:
+            m.d.comb += buffer.r_en.eq(used)
+        for number, unit in enumerate(units):
+            scale = delay(m, f"token_scale_{number}", scale, spec.columns_per_unit if number else 1)
             m.d.comb += unit.token_scale.eq(scale)
 
     def _results(self, m: Module, units: list[DequantizationUnit]) -> None:
-        """A buffer below each unit, so that results leave row by row without registers to straighten them."""
+        """A buffer below each column, so that results leave row by row without registers to straighten them."""
         ready: Value = Const(1)
-        for column, unit in enumerate(units):
+        shared = self.spec.columns_per_unit
+        for column in range(self.spec.columns):
             m.submodules[f"results_{column}"] = buffer = SyncFIFOBuffered(
                 width=RESULT_BITS, depth=self.spec.result_rows
             )
             ready = buffer.r_rdy
+            unit = units[column // shared]
+            own = is_number(unit.o_column, column % shared) if shared > 1 else 1
             m.d.comb += [
                 buffer.w_data.eq(unit.o),
-                buffer.w_en.eq(unit.o_valid),
+                buffer.w_en.eq(unit.o_valid & own),
                 buffer.r_en.eq(self.o.valid & self.o.ready),
                 self.o.payload[column].eq(buffer.r_data),
             ]

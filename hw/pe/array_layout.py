@@ -21,6 +21,7 @@ __all__ = [
     "scale_layout",
     "scales_layout",
     "sum_shape",
+    "unit_scales_layout",
     "weights_layout",
 ]
 
@@ -63,17 +64,28 @@ def scale_layout(spec: SystolicSpec) -> data.StructLayout:
     return data.StructLayout(fields)
 
 
+def unit_scales_layout(spec: SystolicSpec) -> data.StructLayout | data.ArrayLayout:
+    """Scales and zero points of the columns of one unit."""
+    layout = scale_layout(spec)
+    return layout if spec.columns_per_unit == 1 else data.ArrayLayout(layout, spec.columns_per_unit)
+
+
 def scales_layout(spec: SystolicSpec) -> data.ArrayLayout:
     """A word of the stream `scales`."""
     return data.ArrayLayout(scale_layout(spec), spec.columns)
 
 
 def control_layout(spec: SystolicSpec) -> data.StructLayout:
-    """What a group's sum needs to know below its column; `end` marks the last row of a group or pass."""
+    """What a group's sum needs to know below its column; `end` marks the last sum of a group or pass.
+
+    `column` is that of the unit, where columns share one.
+    """
     fields: dict[str, Any] = {"valid": unsigned(1), "end": unsigned(1)}
     if spec.dequantizes:
         fields |= {"open": unsigned(1), "close": unsigned(1)}
         fields["address"] = unsigned(spec.address_bits)
+        if spec.columns_per_unit > 1:
+            fields["column"] = unsigned((spec.columns_per_unit - 1).bit_length())
     return data.StructLayout(fields)
 
 

@@ -1,4 +1,4 @@
-"""The unit below a column of a systolic array: zero point, group scale, sum over groups, output scale."""
+"""The unit below a column of a systolic array, or below several: zero point, group scale, sum over groups, output scale."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.floating import FloatAdd, FloatMultiply, IntegerToFloat
 from hw.floating_values import delay, register
-from hw.pe.array_layout import control_layout, row_sum_shape, scale_layout, sum_shape
+from hw.pe.array_layout import control_layout, row_sum_shape, sum_shape, unit_scales_layout
 from hw.pe.array_skew import delay_control
 from hw.pe.dequantization_scale import (
     ScaleStore,
@@ -66,14 +66,16 @@ class DequantizationUnit(wiring.Component):
         What to do with it.
     scales_write : In(1)
         Take `scales`, those of the next group.
-    scales : In(scale_layout(spec))
-        Scales and zero point.
+    scales : In(unit_scales_layout(spec))
+        Scales and zero point, of each column that shares the unit.
     token_scale : In(32)
         FP32 scale of the row that closed ``unit_latency - FLOAT_MULTIPLY_LATENCY`` cycles ago.
     o : Out(unsigned(32))
         Output.
     o_valid : Out(1)
         There is one.
+    o_column : Out
+        Its column, where columns share the unit.
     """
 
     sum: Value
@@ -84,6 +86,7 @@ class DequantizationUnit(wiring.Component):
     token_scale: Value
     o: Value
     o_valid: Value
+    o_column: Value
 
     def __init__(self, spec: SystolicSpec) -> None:
         self.spec = spec
@@ -98,9 +101,11 @@ class DequantizationUnit(wiring.Component):
         if spec.dequantizes:
             members |= {
                 "scales_write": In(1),
-                "scales": In(scale_layout(spec)),
+                "scales": In(unit_scales_layout(spec)),
                 "token_scale": In(unsigned(32)),
             }
+        if spec.columns_per_unit > 1:
+            members["o_column"] = Out(range(spec.columns_per_unit))
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
@@ -115,6 +120,11 @@ class DequantizationUnit(wiring.Component):
             store.i.eq(self.scales),
             store.end.eq(self.control.valid & self.control.end),
         ]
+        if spec.columns_per_unit > 1:
+            m.d.comb += [
+                store.column.eq(self.control.column),
+                self.o_column.eq(delay(m, "column", self.control.column, spec.unit_latency)),
+            ]
         stage = _Stage(self.sum, 0)
         if spec.row_sums:
             stage = self._subtract_zero(m, store, stage)
@@ -169,10 +179,15 @@ class DequantizationUnit(wiring.Component):
         """The old sum one cycle behind `read_cycles`, and where to put the new one in `write_cycles`."""
         spec = self.spec
         m.submodules.sums = memory = Memory(
-            shape=unsigned(spec.accumulator_bits), depth=spec.accumulator_rows, init=[]
+            shape=unsigned(spec.accumulator_bits),
+            depth=spec.accumulator_rows * spec.columns_per_unit,
+            init=[],
         )
         reader, writer = memory.read_port(), memory.write_port()
-        address = delay(m, "address", self.control.address, read_cycles)
+        entry = self.control.address
+        if spec.columns_per_unit > 1:
+            entry = entry + self.control.column * spec.accumulator_rows
+        address = delay(m, "address", entry, read_cycles)
         m.d.comb += [
             reader.addr.eq(address),
             writer.addr.eq(delay(m, "address_w", address, write_cycles - read_cycles)),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from hw.floating_values import delay, named
-from hw.pe.array_layout import scale_layout
+from hw.pe.array_layout import scale_layout, unit_scales_layout
 from hw.spec.floating import FP32
 from hw.spec.systolic import MANTISSA_BITS, SystolicSpec
 
@@ -52,7 +52,7 @@ def fp16_to_fp32(m: Module, name: str, code: Value) -> Value:
 
 
 class ScaleStore(wiring.Component):
-    """Scales of the groups that are under way in one column, first in, first out.
+    """Scales of the groups that are under way in the columns of one unit, first in, first out.
 
     There is no flow control: `SystolicSpec.scale_entries` are enough. The stages of a unit read the entry
     of a group at different times; `read` gives the one of `cycles` stages behind the first.
@@ -66,24 +66,31 @@ class ScaleStore(wiring.Component):
     -------
     write : In(1)
         Take `i`.
-    i : In(scale_layout(spec))
+    i : In(scales of each column of the unit)
         Scales of the next group.
+    column : In
+        Column of the sum in the unit's first stage, where columns share the unit.
     end : In(1)
-        The row in the unit's first stage is the last of its group.
+        The sum in the unit's first stage is the last of its group.
     """
 
     write: Value
     i: data.View
+    column: Value
     end: Value
 
     def __init__(self, spec: SystolicSpec) -> None:
         self.spec = spec
+        layout = unit_scales_layout(spec)
         self.entries = Array(
-            Signal(scale_layout(spec).size, name=f"entry_{i}", reset_less=True)
+            Signal(layout.size, name=f"entry_{i}", reset_less=True)
             for i in range(spec.scale_entries)
         )
         self.pointer = Signal(exact_log2(spec.scale_entries), name="read_pointer")
-        super().__init__({"write": In(1), "i": In(scale_layout(spec)), "end": In(1)})
+        members = {"write": In(1), "i": In(layout), "end": In(1)}
+        if spec.columns_per_unit > 1:
+            members["column"] = In(range(spec.columns_per_unit))
+        super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -103,5 +110,11 @@ class ScaleStore(wiring.Component):
         pointer = delay(m, f"{name}_pointer", self.pointer, cycles)
         layout = scale_layout(self.spec)
         value = Signal(unsigned(layout.size), name=name)
-        m.d.comb += value.eq(self.entries[pointer])
+        if self.spec.columns_per_unit == 1:
+            m.d.comb += value.eq(self.entries[pointer])
+        else:
+            column = delay(m, f"{name}_column", self.column, cycles)
+            entry = Signal(len(self.entries[0]), name=f"{name}_entry")
+            columns = [entry.word_select(i, layout.size) for i in range(self.spec.columns_per_unit)]
+            m.d.comb += [entry.eq(self.entries[pointer]), value.eq(Array(columns)[column])]
         return layout(value)

@@ -115,6 +115,9 @@ class SystolicSpec:
         On-chip buffers; half of each is filled while the other half is used.
     memory : OffChipSpec
         What is off chip.
+    columns_per_unit : int
+        Columns that share a dequantization unit, a power of two, which takes their sums one column behind the other (output
+        stationary, without row sums).
     """
 
     name: str
@@ -130,6 +133,7 @@ class SystolicSpec:
     weight_buffer_bytes: int
     activation_buffer_bytes: int
     memory: OffChipSpec
+    columns_per_unit: int = 1
 
     @cached_property
     def processing_element(self) -> ProcessingElementSpec:
@@ -193,6 +197,16 @@ class SystolicSpec:
         return max(self.accumulator_rows - 1, 0).bit_length()
 
     @property
+    def units(self) -> int:
+        """Dequantization units."""
+        return self.columns // self.columns_per_unit
+
+    @property
+    def unit_sums(self) -> int:
+        """Sums of a group that a unit takes: those of all rows, column by column (output stationary)."""
+        return self.rows * self.columns_per_unit
+
+    @property
     def slots(self) -> int:
         """Tiles of `rows` x `columns` outputs whose sums the array can hold beside each other."""
         return self.accumulator_rows // self.rows if self.dequantizes else 1
@@ -251,11 +265,11 @@ class SystolicSpec:
     def drain_interval(self) -> int:
         """Fewest cycles between the last beats of two groups (output stationary).
 
-        A column's unit takes `rows` cycles for a group, and a sum over groups cannot be added to faster than
+        A unit takes `rows` cycles for a group of each of its columns, and a sum over groups cannot be added to faster than
         every `accumulate_interval` cycles. **With `group_size` of at least this there is no stall**, except
         behind the shorter group at the end of K.
         """
-        return max(self.rows, self.accumulate_interval)
+        return max(self.unit_sums, self.accumulate_interval)
 
     @property
     def load_interval(self) -> int:
@@ -274,7 +288,9 @@ class SystolicSpec:
         one a cycle). Weight stationary: of a row's beat in its last pass.
         """
         bottom = SUM_CYCLES + self.rows + self.columns - 1
-        return bottom + self.unit_latency + RESULT_BUFFER_CYCLES
+        # The last column waits for its unit, which begins with the unit's first column.
+        shared = (self.columns_per_unit - 1) * (self.rows - 1)
+        return bottom + shared + self.unit_latency + RESULT_BUFFER_CYCLES
 
     @property
     def least_result_rows(self) -> int:
@@ -296,7 +312,7 @@ class SystolicSpec:
         column has dequantized its last row.
         """
         if self.output_stationary:
-            busy = 2 * self.rows + self.columns + SUM_CYCLES + self.unit_latency
+            busy = self.rows + self.unit_sums + self.columns + SUM_CYCLES + self.unit_latency
             groups = 1 - (-busy // self.drain_interval)
         else:
             busy = self.columns + SUM_CYCLES + self.unit_latency + 2

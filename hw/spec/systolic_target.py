@@ -1,6 +1,6 @@
 """Target files of systolic arrays: reading them, and refusing what cannot be built or would stall."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -33,6 +33,7 @@ _WHOLE = {
     "columns": (1, LARGEST_SIDE),
     "group_size": (1, 1 << 20),
     "accumulator_rows": (0, 1 << 16),
+    "columns_per_unit": (1, 64),
     "result_rows": (1, 1 << 16),
     "weight_buffer_bytes": (1, 1 << 40),
     "activation_buffer_bytes": (1, 1 << 40),
@@ -64,9 +65,13 @@ def check_systolic(spec: SystolicSpec, where: str) -> SystolicSpec:
             fail("accumulator_rows", f"at least {held}", spec.accumulator_rows)
     elif spec.accumulator_rows:
         fail("accumulator_rows", "0 without dequantization", spec.accumulator_rows)
+    if spec.columns_per_unit > 1:
+        _check_shared(spec, fail)
     if spec.output_stationary:
         if spec.group_size < spec.drain_interval:
             reason = f"{spec.rows} rows, {spec.accumulate_interval} cycles an addition"
+            if spec.columns_per_unit > 1:
+                reason = f"{spec.columns_per_unit} columns of {reason}"
             fail(
                 "group_size",
                 f"at least {spec.drain_interval}, or every group would stall ({reason})",
@@ -81,6 +86,16 @@ def check_systolic(spec: SystolicSpec, where: str) -> SystolicSpec:
     if spec.result_rows < spec.least_result_rows:
         fail("result_rows", f"at least {spec.least_result_rows}", spec.result_rows)
     return spec
+
+
+def _check_shared(spec: SystolicSpec, fail: Any) -> None:
+    shared = spec.columns_per_unit
+    if not spec.output_stationary or not spec.dequantizes:
+        fail("columns_per_unit", "1 (ws, or without dequantization)", shared)
+    if spec.row_sums:
+        fail("columns_per_unit", f"1 with the row sums of {spec.element}", shared)
+    if spec.columns % shared or shared & (shared - 1):
+        fail("columns_per_unit", f"a power of two that divides the {spec.columns} columns", shared)
 
 
 def _check_element(spec: SystolicSpec, element: ProcessingElementSpec, fail: Any) -> None:
@@ -151,8 +166,9 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
         if not isinstance(value, wanted) or isinstance(value, bool) or not known_choice:
             raise InputError(f"{where}: {name}: expected {expected}, found {shown(value)}")
         values[name] = choices(value) if choices else value
+    optional = {field.name for field in fields(kind) if field.default is not MISSING}
     for name in known:
-        if name not in values:
+        if name not in values and name not in optional:
             expected = _KINDS.get(name, (int, "a whole number"))[1]
             raise InputError(f"{where}: {name}: missing, expected {expected}")
     return values

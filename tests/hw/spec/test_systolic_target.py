@@ -56,6 +56,13 @@ def test_a_value_may_have_a_source() -> None:
         ({"group_size": 512}, "group_size: expected at most 511, what 20 bits of mixpe-a8 hold"),
         ({"accumulator_rows": 7}, "accumulator_rows: expected at least 8"),
         ({"dequantization": "none"}, "accumulator_rows: expected 0 without dequantization"),
+        ({"columns_per_unit": 3}, "columns_per_unit: expected a power of two that divides"),
+        ({"columns_per_unit": 128}, "columns_per_unit: expected a whole number from 1 to 64"),
+        ({"columns_per_unit": 2, "dataflow": "ws"}, "columns_per_unit: expected 1 (ws"),
+        (
+            {"columns_per_unit": 2, "element": "mixpe-a8-unsigned"},
+            "columns_per_unit: expected 1 with the row sums of mixpe-a8-unsigned",
+        ),
         ({"result_rows": 20}, "result_rows: expected at least"),
         ({"dataflow": "ws", "group_size": 36}, "group_size: expected a multiple of the 8 rows"),
         (
