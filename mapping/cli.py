@@ -45,11 +45,12 @@ def _recipe_option(command: Any) -> Any:
 def _choose(recipe: str | None, model: "Model", machine: "MachineSpec") -> "Recipe":
     """The recipe of a command line; what a user should know of it is told."""
     from mapping.checkpoint import choose_recipe
+    from mapping.mixed_precision import settle_recipe
 
     chosen = choose_recipe(recipe, model, machine)
     for line in chosen.notes:
         note(line)
-    return chosen.recipe
+    return settle_recipe(chosen.recipe, model.config, model)
 
 
 @click.command("compile")
@@ -164,6 +165,7 @@ def eval_command(
 
     from hw.spec.machine import load_machine
     from mapping.compiler import compile_model, plan_model
+    from mapping.estimate import weight_bits_per_parameter
     from mapping.frontend.model import load_model
     from mapping.losses import compressed_loss, exact_loss, float_loss
 
@@ -199,6 +201,7 @@ def eval_command(
         "recipe": chosen.name,
         "target": machine.name,
         "context": context,
+        "weight_bits_per_parameter": weight_bits_per_parameter(plan),
     }
     if as_json:
         print_json(facts)

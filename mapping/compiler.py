@@ -20,6 +20,7 @@ from mapping.lowering.store import lower_store
 from mapping.lowering.system import lower_system
 from mapping.lowering.tiles import CREDITS
 from mapping.lowering.vector import lower_vector
+from mapping.mixed_precision import settle_recipe
 from mapping.packing import fill_memory
 from mapping.passes.pipeline import compile_graph
 from mapping.passes.setting import Setting
@@ -45,6 +46,7 @@ def plan_model(
         If it does not fit, saying what and by how much; or if a recipe's override names no matrix.
     """
     require_flight(config, "the flight processor")
+    recipe = settle_recipe(recipe, config)
     names = [n for n in tensor_shapes(config) if n.endswith("_proj")] + ["lm_head"]
     recipe.check_names(names, f"recipe {recipe.name}")
     if context is None:
@@ -102,6 +104,7 @@ def compile_model(
     model: Model, machine: MachineSpec, recipe: Recipe, context: int | None = None
 ) -> Program:
     """The whole program: instructions, packed weights, and what a host needs to know."""
+    recipe = settle_recipe(recipe, model.config, model)
     return assemble(model, plan_model(model.config, machine, recipe, context), recipe)
 
 
@@ -123,6 +126,7 @@ def compile_to_file(
     InputError
         As `plan_model`; or if a weight is damaged. Nothing is left at `path` then.
     """
+    recipe = settle_recipe(recipe, model.config, model)
     plan = plan_model(model.config, machine, recipe, context)
     information = _information(model, recipe, plan)
     with write_program(path, machine, lower(plan), plan.cache, information) as images:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hw.spec.layout import pack_scales, pack_weights
 from hw.spec.program import release
+from mapping.calibration import calibration_tokens, input_norms
 from mapping.checkpoint import in_order, stored_matrix, stored_order
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
@@ -27,18 +28,26 @@ _ROWS = 1024
 
 def compress_model(model: Model, plan: Plan) -> dict[str, tuple[QuantizedMatrix, ...]]:
     """Quantized weight matrices by tensor name, arranged for all cores together: each piece of each part of the plan's."""
+    norms = _norms(model, plan)
     matrices: dict[str, tuple[QuantizedMatrix, ...]] = {}
     for segment in plan.segments:
         for layer in range(segment.first, segment.first + segment.layers):
             for name, matrix in segment.matrices.items():
                 tensor = f"layers.{layer}.{name}"
-                matrices[tensor] = _compress(model, tensor, matrix, plan)
-    matrices["lm_head"] = _compress(model, "lm_head", plan.head_matrix, plan)
+                matrices[tensor] = _compress(model, tensor, matrix, plan, norms)
+    matrices["lm_head"] = _compress(model, "lm_head", plan.head_matrix, plan, norms)
     return matrices
 
 
+def _norms(model: Model, plan: Plan) -> dict[str, np.ndarray]:
+    """Root mean square of the inputs of each matrix, if the recipe wants it; of synthetic weights it is not known."""
+    if plan.setting.recipe.pruning == "magnitude" or model.synthetic:
+        return {}
+    return input_norms(model, calibration_tokens(model, "pruning: activations"))
+
+
 def _compress(
-    model: Model, tensor: str, matrix: MatrixPlan, plan: Plan
+    model: Model, tensor: str, matrix: MatrixPlan, plan: Plan, norms: dict[str, np.ndarray]
 ) -> tuple[QuantizedMatrix, ...]:
     places = list(_pieces(matrix, plan))
     order = stored_order(model, tensor, plan.setting.recipe)
@@ -52,11 +61,18 @@ def _compress(
             replace(whole, values=whole.values[rows], scales=whole.scales[rows])
             for rows, _ in places
         )
-    weight = arranged(model.tensor(tensor))
-    return tuple(
-        quantize_matrix(weight[rows, piece.first : piece.first + piece.columns], piece.format)
-        for rows, piece in places
-    )
+    weight, sizes = model.tensor(tensor), None
+    if tensor in norms:
+        # Inputs are arranged as those of any output are.
+        sizes = arranged(np.broadcast_to(norms[tensor], weight.shape))[0]
+    weight = arranged(weight)
+
+    def quantize(rows: np.ndarray, piece: Piece) -> QuantizedMatrix:
+        columns = slice(piece.first, piece.first + piece.columns)
+        own = None if sizes is None else sizes[columns]
+        return quantize_matrix(weight[rows, columns], piece.format, own)
+
+    return tuple(quantize(rows, piece) for rows, piece in places)
 
 
 def restore(matrix: MatrixPlan, pieces: tuple[QuantizedMatrix, ...], plan: Plan) -> np.ndarray:
@@ -176,8 +192,10 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
             packed = words.view(np.uint8).reshape(-1, plan.spec.word_bytes)
             images[:, at : at + len(packed)] = packed
 
+    norms = _norms(model, plan)
+
     def matrix(tensor: str, matrix: MatrixPlan, base: int) -> None:
-        pieces = _compress(model, tensor, matrix, plan)
+        pieces = _compress(model, tensor, matrix, plan, norms)
         for core, image in enumerate(images):
             words = pack_matrix(core_part(pieces, plan, core), matrix, plan)
             image[base : base + len(words)] = words

@@ -15,7 +15,7 @@ from mapping.quantize_search import search_scales
 _WEIGHTS_AT_ONCE = 1 << 20
 _CANDIDATES = np.linspace(0.70, 1.0, 13)
 """Fractions of the largest weight of a group that a scale is tried at."""
-_COARSE_CANDIDATES = np.linspace(0.30, 1.0, 29)
+_COARSE_CANDIDATES = np.linspace(0.30, 1.0, 15)
 """The same for formats of few levels, whose best scale may cut off more."""
 
 

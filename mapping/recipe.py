@@ -11,6 +11,16 @@ shell pattern names, of which later ones win. A format is written as
 or as a list of `blocks`, formats each with its `share` of the matrix, `along` its outputs or its inputs; they begin at
 whole blocks of the matrix engine, so that shares are rounded. Targets say in `weight_formats` and `sparse` what
 they are built with.
+
+Instead of `weights` a recipe can ask for a mean, scales and indices counted, of `candidates`, which are spread over the
+matrices by their sensitivity (`mapping.mixed_precision`); overrides stay as they are and count:
+
+    average_bits: 3.5
+    candidates: [{bits: 3, group: 32}, {bits: 4, group: 32}]
+    granularity: kind   # matrices that get equal formats: kind (of all layers), or matrix (each has its own)
+
+`pruning: activations` calibrates: weights are pruned, and their scales chosen, by magnitude times the root mean square of
+their input on `calibration.txt` in the model's folder; the default is `pruning: magnitude`.
 """
 
 import fnmatch
@@ -21,7 +31,13 @@ from typing import Any
 import yaml
 
 from hw.spec.errors import InputError
-from mapping.formats import BlockFormats, MatrixFormat, WeightFormat, parse_matrix_format
+from mapping.formats import (
+    BlockFormats,
+    MatrixFormat,
+    WeightFormat,
+    parse_format,
+    parse_matrix_format,
+)
 from mapping.frontend.files import shown
 
 __all__ = [
@@ -35,7 +51,18 @@ __all__ = [
 ]
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-_FIELDS = {"name", "description", "weights", "overrides", "activations", "kv_cache"}
+_FIELDS = {
+    "name",
+    "description",
+    "weights",
+    "overrides",
+    "activations",
+    "kv_cache",
+    "average_bits",
+    "candidates",
+    "granularity",
+    "pruning",
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +75,23 @@ class Recipe:
         Of every matrix that no override names.
     overrides : tuple of (pattern, format)
         Shell patterns over tensor names, later ones win.
+    average_bits : float or None
+        Mean bits of a weight that matrices without an override are to have together with the others.
+    candidates : tuple of WeightFormat
+        Formats that `average_bits` is made of.
+    granularity : str
+        `kind` or `matrix`: what gets one format then.
+    pruning : str
+        `magnitude` or `activations`.
     """
 
     name: str
     weights: MatrixFormat
     overrides: tuple[tuple[str, MatrixFormat], ...] = ()
+    average_bits: float | None = None
+    candidates: tuple[WeightFormat, ...] = ()
+    granularity: str = "kind"
+    pruning: str = "magnitude"
 
     def format_of(self, tensor: str) -> MatrixFormat:
         """Format of the weight matrix `tensor`."""
@@ -131,8 +170,48 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
             raise InputError(f"{place}: expected tensor (a name or pattern), bits and group")
         rest = {key: value for key, value in override.items() if key != "tensor"}
         pairs.append((override["tensor"], parse_matrix_format(rest, place)))
+    for section, (known, otherwise) in _CHOICES.items():
+        if content.get(section, otherwise) not in known:
+            expected = " or ".join(map(repr, known))
+            raise InputError(
+                f"{where}: {section}: expected {expected}, found {shown(content[section])}"
+            )
+    average_bits, candidates = _mixed(content, where)
     return Recipe(
         content.get("name", Path(where).stem),
-        parse_matrix_format(content.get("weights"), f"{where}: weights"),
+        candidates[-1]
+        if candidates
+        else parse_matrix_format(content.get("weights"), f"{where}: weights"),
         tuple(pairs),
+        average_bits,
+        candidates,
+        *(content.get(section, otherwise) for section, (_, otherwise) in _CHOICES.items()),
     )
+
+
+_CHOICES = {
+    "granularity": (("kind", "matrix"), "kind"),
+    "pruning": (("magnitude", "activations"), "magnitude"),
+}
+
+
+def _mixed(content: dict[str, Any], where: str) -> tuple[float | None, tuple[WeightFormat, ...]]:
+    """`average_bits` and `candidates`, which go together and stand instead of `weights`."""
+    if "average_bits" not in content:
+        for section in ("candidates", "granularity"):
+            if section in content:
+                raise InputError(f"{where}: {section}: expected with average_bits only")
+        return None, ()
+    if "weights" in content:
+        raise InputError(f"{where}: weights: expected candidates instead, with average_bits")
+    average, candidates = content["average_bits"], content.get("candidates")
+    if not isinstance(average, int | float) or isinstance(average, bool) or not 0 < average <= 16:
+        raise InputError(
+            f"{where}: average_bits: expected a number of at most 16, found {shown(average)}"
+        )
+    if not isinstance(candidates, list) or len(candidates) < 2:
+        raise InputError(
+            f"{where}: candidates: expected a list of two or more formats, found {shown(candidates)}"
+        )
+    formats = (parse_format(c, f"{where}: candidates[{i}]") for i, c in enumerate(candidates))
+    return float(average), tuple(formats)

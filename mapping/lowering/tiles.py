@@ -186,11 +186,15 @@ def plan_matrix(
     for begin, end, pieces in runs:
         outputs = min(rows, end * spec.matrix_rows) - begin * spec.matrix_rows
         room = _room(spec, name, pieces, credits)
-        parts.append(
-            MatrixPart(offset, begin, end - begin, outputs, min(room, end - begin), pieces)
-        )
+        tile_blocks = _even(end - begin, room)
+        parts.append(MatrixPart(offset, begin, end - begin, outputs, tile_blocks, pieces))
         offset += parts[-1].words
     return MatrixPlan(name, rows, columns, tuple(parts))
+
+
+def _even(blocks: int, room: int) -> int:
+    """Blocks of a tile, at most `room`: as few tiles as possible, of even size, since a small one takes a place too."""
+    return -(-blocks // -(-blocks // room))
 
 
 def _cut(total: int, shares: list[float]) -> list[int]:

@@ -20,6 +20,8 @@ HELD_OUT_SHARE = 0.03
 LONG_PARAGRAPH = 100
 PROSE_SHARE = 0.85
 SHORTEST_COMMENT = 40
+CALIBRATION_DOCUMENTS = 24
+CALIBRATION_CHARACTERS = 480
 
 Document = tuple[str, str]
 """A name (``topic:with``, ``module:asyncio.locks``) and its text."""
@@ -123,3 +125,9 @@ def collect() -> tuple[list[Document], list[Document]]:
 def join(documents: list[Document]) -> str:
     """Return the documents as one text, an end-of-text mark before, between and after."""
     return END_OF_TEXT + "".join(f"{text}\n{END_OF_TEXT}" for _, text in documents)
+
+
+def calibration_documents(documents: list[Document]) -> list[Document]:
+    """Return the beginnings of documents spread evenly over those for training: what compression is calibrated on."""
+    chosen = documents[:: max(1, len(documents) // CALIBRATION_DOCUMENTS)]
+    return [(name, text[:CALIBRATION_CHARACTERS]) for name, text in chosen]

@@ -55,7 +55,7 @@ CARD = {
     "data": "Help topics (pydoc_data.topics), docstrings and comments of Python's standard "
     "library; long paragraphs deduplicated, 3 % of topics and modules held out.",
     "licence": "The text is Python's own documentation, (c) Python Software Foundation, "
-    "under the PSF License Agreement; heldout.txt is an excerpt of it.",
+    "under the PSF License Agreement; heldout.txt and calibration.txt are excerpts of it.",
     "measured": "Losses are in nats per token over all of heldout.txt but its first token "
     "(<|endoftext|> in the file is one token), in consecutive windows of "
     "1,024 tokens unless another context is named; bytes leave out <|endoftext|>. "
@@ -190,6 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = train_tokenizer([body for _, body in documents])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "heldout.txt").write_text(held_out_text, encoding="utf-8")
+    calibration = corpus.join(corpus.calibration_documents(documents))
+    (folder / "calibration.txt").write_text(calibration, encoding="utf-8")
     write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     write_json(folder / "config.json", network.CONFIG)
 

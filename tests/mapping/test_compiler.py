@@ -67,9 +67,14 @@ RECIPES = {name: load_recipe(name) for name in ("w4a8", "w4a8-g128", "w8a8")} | 
     "mixed": mixed_recipe()
 }
 """Those that every target can run."""
-COMPRESSED = {name: load_recipe(name) for name in list_recipes() if name not in RECIPES} | {
-    "every format": EVERY_FORMAT
-}
+COMPRESSED = {
+    name: recipe
+    for name in list_recipes()
+    if name not in RECIPES
+    and (recipe := load_recipe(name)).average_bits is None
+    and recipe.pruning == "magnitude"
+    and "g128" not in str(recipe.weights)
+} | {"every format": EVERY_FORMAT}
 """Those of the target that is built with every format."""
 ALL_RECIPES = RECIPES | COMPRESSED
 

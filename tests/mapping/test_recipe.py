@@ -211,3 +211,37 @@ def test_formats_that_cannot_be(content: object, message: str) -> None:
     with pytest.raises(InputError, match=r"^mine.yaml: overrides\[0\]: "):
         rest = content if isinstance(content, dict) else {}
         recipe_from_dict(BASE | {"overrides": [{"tensor": "x"} | rest]}, "mine.yaml")
+
+
+MIXED = {"average_bits": 3.5, "candidates": [{"bits": 3, "group": 64}, {"bits": 4, "group": 64}]}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (MIXED | BASE, "weights: expected candidates instead, with average_bits"),
+        (MIXED | {"average_bits": 0}, "average_bits: expected a number of at most 16, found 0"),
+        (MIXED | {"average_bits": "low"}, "average_bits: expected a number of at most 16"),
+        (MIXED | {"candidates": [{"bits": 3, "group": 64}]}, "candidates: expected a list of two"),
+        ({"average_bits": 3}, "candidates: expected a list of two or more formats, found None"),
+        (MIXED | {"candidates": [{}, {}]}, "candidates[0]: expected bits (or kind) and group"),
+        (MIXED | {"granularity": "row"}, "granularity: expected 'kind' or 'matrix', found 'row'"),
+        (BASE | {"granularity": "kind"}, "granularity: expected with average_bits only"),
+        (
+            BASE | {"candidates": MIXED["candidates"]},
+            "candidates: expected with average_bits only",
+        ),
+        (BASE | {"pruning": "wanda"}, "pruning: expected 'magnitude' or 'activations'"),
+    ],
+)
+def test_means_that_cannot_be(content: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        recipe_from_dict(content, "mine.yaml")
+    assert str(raised.value).startswith("mine.yaml: ") and message in str(raised.value)
+
+
+def test_a_recipe_of_a_mean() -> None:
+    recipe = recipe_from_dict(MIXED | {"granularity": "matrix", "pruning": "activations"}, "mine")
+    assert recipe.candidates == (WeightFormat(3, 64), WeightFormat(4, 64))
+    found = recipe.average_bits, recipe.granularity, recipe.pruning
+    assert found == (3.5, "matrix", "activations")
