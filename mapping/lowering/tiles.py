@@ -186,15 +186,20 @@ def plan_matrix(
     for begin, end, pieces in runs:
         outputs = min(rows, end * spec.matrix_rows) - begin * spec.matrix_rows
         room = _room(spec, name, pieces, credits)
-        tile_blocks = _even(end - begin, room)
+        tile_blocks = _even(spec, end - begin, room)
         parts.append(MatrixPart(offset, begin, end - begin, outputs, tile_blocks, pieces))
         offset += parts[-1].words
     return MatrixPlan(name, rows, columns, tuple(parts))
 
 
-def _even(blocks: int, room: int) -> int:
-    """Blocks of a tile, at most `room`: as few tiles as possible, of even size, since a small one takes a place too."""
-    return -(-blocks // -(-blocks // room))
+def _even(spec: MachineSpec, blocks: int, room: int) -> int:
+    """Blocks of a tile, at most `room`: as few tiles as possible, of even size, since a small one takes a place too.
+
+    The vector unit reads whole granules: where one is longer than a block, tiles hold whole ones, as far as they can.
+    """
+    granule = max(1, spec.granule // spec.matrix_rows)
+    tile = round_up(-(-blocks // -(-blocks // room)), granule)
+    return min(blocks, tile if tile <= room else room // granule * granule or room)
 
 
 def _cut(total: int, shares: list[float]) -> list[int]:
