@@ -52,6 +52,8 @@ from sim_tests.fuzz_schedule import (
 
 MOST_CASES = 40
 """Rounds of all loops around an instruction together."""
+LONG_ROUNDS = 2
+"""The same, for an instruction of many beats."""
 OWN_KIND = {
     Unit.LD: "load",
     Unit.ST: "store",
@@ -252,7 +254,7 @@ class ProgramWriter:
         prompt = [
             rng.choice([rng.randrange(8), rng.randrange(1 << 20)]) for _ in range(rng.randint(1, 4))
         ]
-        stops = tuple(rng.randrange(6) for _ in range(rng.choice([0, 0, 1, 2, 4])))
+        stops = tuple(rng.choice([0, rng.randrange(6)]) for _ in range(rng.choice([0, 0, 1, 2, 4])))
         return Request(tuple(prompt), rng.randint(1, 3), stops)
 
     def _memory(self) -> MemorySpec:
@@ -305,6 +307,8 @@ class ProgramWriter:
             kinds += names * (2 * (unit in level.units))
         if self.spec.cores > 1 and Unit.SFU in level.units:
             kinds += ["exchange"] * 3
+        if Unit.SFU in level.units:
+            kinds.append("long")
         if Unit.SYS in level.units and not level.in_token_loop:
             kinds.append("system")
         threads.append([rng.choice(kinds) for _ in range(budget)])
@@ -340,6 +344,8 @@ class ProgramWriter:
             case "exchange":
                 only = {"reduce": int(Reduce.NONE), "target": int(Target.VECTOR)}
                 nodes.append(self.maker.vector(self._environment(level, Unit.SFU), only))
+            case "long" if level.rounds() <= LONG_ROUNDS and not level.in_token_loop:
+                nodes.append(self.maker.long_vector(self._environment(level, Unit.SFU)))
             case "system":
                 nodes.append(
                     self.maker.toucher.step(Unit.SYS, {}, self._environment(level, Unit.SYS))
@@ -502,7 +508,7 @@ class ProgramWriter:
         words = max(2, room["stream"] // rng.choice([1, 2, 2]))
         step = rng.choice([f for f in self.spec.step_formats if f.block_words(1) <= words])
         scaled = rng.randint(0, 1) if room["scale"] else 0
-        blocks = min(rng.choice([1, 1, 2, 3]), words // step.block_words(1))
+        blocks = min(rng.choice([1, 1, 2, 3, rng.randint(4, 20)]), words // step.block_words(1))
         longest = self.spec.activation_rows * self.spec.lanes // step.span
         steps = rng.randint(1, min(max(1, _steps_in(step, words // blocks)), longest))
         group = rng.choice([d for d in range(1, steps + 1) if steps % d == 0])

@@ -37,6 +37,10 @@ class Emitter:
         return encode(unit, line.opcode, **line.fields) if line.word is None else line.word
 
     def _line(self, unit: Unit, opcode: Opcode, **fields: int) -> _Line:
+        if opcode not in (Opcode.SYNC, Opcode.EXECUTE):
+            # Masks count in unit instructions only: here they may be anything.
+            place = self._here(unit)
+            fields |= {"wait": 5 * place % 32, "signal": 11 * place % 32}
         line = _Line(opcode, fields)
         self.lines[unit].append(line)
         return line

@@ -20,6 +20,8 @@ from hw.spec.instructions import (
     ADDRESS_BITS,
     BUFFER_BITS,
     EXECUTE,
+    EXTENT_BITS,
+    FACTOR_BITS,
     LOOP_DEPTH,
     Destination,
     Opcode,
@@ -131,18 +133,54 @@ def exact_count(rng: random.Random, name: str, value: int, environment: Environm
         shift = rng.choice([0, 0, 1, 3])
         other[f"{name}_register"] = int(rng.choice(environment.registers()))
         other[f"{name}_shift"] = shift
-        # Beyond the cap any value is as good as another; that shows every bit of the sums and products.
+        # Beyond the cap any value is as good as another; that shows every bit of the sums and products, and single
+        # bits show what is lost of them.
         other[f"{name}_offset"] = rng.choice([
             value << shift,
             rng.randint(0, 4 * value + 4),
             rng.getrandbits(20),
+            1 << rng.randrange(EXTENT_BITS),
         ])
-        other[f"{name}_scale"] = rng.choice([1, 2, 4, rng.getrandbits(16)])
-        other[f"{name}_step"] = rng.choice([0, 1, 3, rng.getrandbits(20)])
+        other[f"{name}_scale"] = rng.choice([
+            1,
+            2,
+            4,
+            rng.getrandbits(16),
+            1 << rng.randrange(FACTOR_BITS),
+        ])
+        other[f"{name}_step"] = rng.choice([
+            0,
+            1,
+            3,
+            rng.getrandbits(20),
+            1 << rng.randrange(EXTENT_BITS),
+        ])
         other[f"{name}_cap"] = rng.choice([value, value, (1 << 20) - 1])
+        if rng.random() < 0.3:
+            other |= _last_round_count(rng, name, value, environment)
         if all(evaluate_count(other, name, *case) == value for case in environment.cases()):
             return other
     return fields
+
+
+def _last_round_count(
+    rng: random.Random, name: str, value: int, environment: Environment
+) -> Fields:
+    """A count of which loops take so much that nothing but `value` is left in the last round; the cap hides it before."""
+    if not environment.trips:
+        return {}
+    level = rng.randrange(len(environment.trips))
+    rounds = environment.trips[level] - 1
+    step = rng.randrange(((1 << EXTENT_BITS) - 1 - value) // max(1, rounds))
+    return {
+        f"{name}_cap": value,
+        f"{name}_register": int(Register.ZERO),
+        f"{name}_offset": value + step * rounds,
+        f"{name}_shift": 0,
+        f"{name}_scale": 1,
+        f"{name}_level": level,
+        f"{name}_step": step,
+    }
 
 
 def scaled_count(name: str, other: str, fields: Mapping[str, int], factor: int) -> Fields:
@@ -386,10 +424,6 @@ class OperandMaker:
         """SFU; `kind` may fix function, reduction, target and sources."""
         rng, spec = self.rng, self.spec
 
-        def check(operation: Mapping[str, int]) -> None:
-            check_fields(operation)
-            check_order(spec, operation)
-
         def make() -> Step:
             fields = self._vector_kind() | dict(kind)
             one = fields["reduce"] == Reduce.ARGMAX
@@ -399,7 +433,7 @@ class OperandMaker:
             fields |= count_fields(rng, "rows", 1, most, environment)
             fields |= {"restart": int(rng.random() < 0.3), "causal": int(rng.random() < 0.3)}
             plain = fields["target"] == Target.VECTOR and fields["reduce"] == Reduce.NONE
-            if plain and rng.random() < (0.3 if spec.cores == 1 else 0.7):
+            if plain and rng.random() < (0.5 if spec.cores == 1 else 0.7):
                 fields |= {
                     "exchange": 1,
                     "exchange_pitch": rng.choice([0, beats, rng.randrange(32)]),
@@ -433,9 +467,37 @@ class OperandMaker:
                     f"d_{part}": fields[f"a_{part}"]
                     for part in ("base", "level0", "stride0", "pitch")
                 }
-            return self.toucher.step(Unit.SFU, fields, environment, check)
+            return self.toucher.step(Unit.SFU, fields, environment, self._check_vector)
 
         return self._attempt(make)
+
+    def long_vector(self, environment: Environment) -> Step:
+        """SFU with many rows, or rows of many elements: nothing is written, so that no buffer is too small."""
+        rng, spec = self.rng, self.spec
+        # Each instruction ends before the watchdog takes it for a deadlock.
+        beats = spec.watchdog_cycles // 2
+        row_beats = -(-spec.granule // spec.lanes)
+        rows = rng.choice([1, 2, 3, rng.randrange(1, max(2, beats // row_beats))])
+        length = rng.randint(1, max(1, beats // rows * spec.lanes - spec.granule))
+
+        def make() -> Step:
+            fields = self._vector_kind() | {"reduce": int(Reduce.NONE), "target": int(Target.NONE)}
+            for name in ("a", "b", "c"):
+                constant = name != "a" and rng.random() < 0.5
+                fields[f"{name}_source"] = int(Source.CONSTANT if constant else Source.SCALAR)
+                fields |= buffer_fields(rng, name, spec.scalars)
+                if constant:
+                    fields[f"{name}_constant"] = self._constant()
+            fields |= exact_count(rng, "rows", rows, environment)
+            fields |= exact_count(rng, "length", length, environment)
+            fields["causal"] = int(rng.random() < 0.5 and rows <= 3)
+            return self.toucher.step(Unit.SFU, fields, environment, self._check_vector)
+
+        return self._attempt(make)
+
+    def _check_vector(self, operation: Mapping[str, int]) -> None:
+        check_fields(operation)
+        check_order(self.spec, operation)
 
     def _vector_kind(self) -> Fields:
         rng = self.rng
@@ -482,4 +544,7 @@ def _core_image(rng: random.Random, spec: MachineSpec) -> np.ndarray:
 
     floats = random_patterns(generator, size * spec.word_bytes // 4).view(np.uint8)
     bits = generator.integers(0, 256, size * spec.word_bytes, np.uint8)
+    # Sums of few and small terms, whose last bits are seen.
+    for _ in range(rng.choice([0, 0, 1, 2, 3])):
+        bits &= generator.integers(0, 256, size * spec.word_bytes, np.uint8)
     return np.concatenate([floats, bits]).reshape(2 * size, spec.word_bytes)

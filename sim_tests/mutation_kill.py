@@ -8,29 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from emulator.machine import Machine
-from hw.host import CONTROL_INTERRUPT, load_script, run_script, timing_script
-from hw.spec.instructions import Opcode, encode, instruction_bits
+from hw.host import load_script, run_script, timing_script
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
-from hw.spec.registers import STOP_TOKENS, ControlRegister, ErrorCode
+from hw.spec.registers import ErrorCode
 from sim_tests.exactness import Expectation, compare, expect
 from sim_tests.fuzz import FuzzCase, corpus
 from sim_tests.fuzz_illegal import faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist
+from sim_tests.mutation_scripts import (
+    LOOKED_AT,
+    far_end,
+    host_script,
+    reset_script,
+    rewrite_script,
+    silent_script,
+)
 
 PATIENCE_SECONDS = 120
 """For one trial; a program that does not end is stopped by its number of cycles long before."""
-LOOKED_AT = [
-    *(ControlRegister.IDENTITY, ControlRegister.PROGRAM_HASH, ControlRegister.CONTROL),
-    *(ControlRegister.STATUS, ControlRegister.PROMPT_LENGTH, ControlRegister.STEPS),
-    *(
-        ControlRegister.STOP_ENABLE,
-        ControlRegister.INSTRUCTION_UNIT,
-        ControlRegister.COUNTER_SELECT,
-    ),
-    *(ControlRegister.STOP_TOKEN + 4 * i for i in range(STOP_TOKENS)),
-]
 HOST_TRIALS = 4
 MEMORY_TRIALS = 3
 """Of each kind of trouble with the memory."""
@@ -85,19 +82,20 @@ class Killer:
         self._programs(cases, self.trials)
         rng = random.Random(seed)
         for case, expected in cases[:HOST_TRIALS]:
-            self._host(rng, case, expected)
+            self._trouble(rng, case, expected)
             far = far_end(rng, case)
             self.trials.append(self._legal(far, expect(far.program, far.request)))
-        for wanted in (ErrorCode.READ_RESPONSE, ErrorCode.WRITE_RESPONSE):
+        for wanted in (ErrorCode.READ_RESPONSE, ErrorCode.WRITE_RESPONSE, ErrorCode.DEADLOCK):
             found = 0
             for case, expected in cases:
-                found += self._memory_error(rng, case, expected, wanted)
+                if wanted == ErrorCode.DEADLOCK:
+                    found += self._silent_memory(rng, case, expected)
+                else:
+                    found += self._memory_error(rng, case, expected, wanted)
                 if found == MEMORY_TRIALS:
                     break
             else:
                 raise RuntimeError(f"only {found} programs found that can end with {wanted.name}")
-        for case, expected in cases[-MEMORY_TRIALS:]:
-            self._silent_memory(rng, case, expected)
 
     def _programs(self, cases: Sequence[tuple[FuzzCase, Expectation]], trials: list[Trial]) -> None:
         for number, (case, expected) in enumerate(cases):
@@ -159,21 +157,15 @@ class Killer:
 
     # ------------------------------------------------------------------------- host and memory
 
-    def _host(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
-        """Accesses of all kinds before a run, in it and behind it."""
-        request, program = case.request, case.program
+    def _trouble(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
+        """Any host, and resets."""
         limit = 2 * expected.cycles + 20 * self.spec.watchdog_cycles
-        run = run_script(request.prompt, request.tokens, request.stop_tokens)
-        start = run.index("run")
-        script = accesses(rng, self.spec, 60) + _let_run_end()
-        script += load_script(program) + rewrite_script(rng, program) + run[:start]
-        script += accesses(rng, self.spec, 30)
-        # Whatever was switched off or begun in between.
-        script += [*_let_run_end(), *run[start:]]
-        script += accesses(rng, self.spec, 60) + _let_run_end()
-        script += load_script(program) + run + [f"read {int(register)}" for register in LOOKED_AT]
-        trial = self._trial(f"seed {case.seed}, any host", program, script, limit)
-        self.trials.append(trial)
+        for name, script in (
+            ("any host", host_script(rng, case)),
+            ("resets", reset_script(rng, case, expected)),
+        ):
+            name = f"seed {case.seed}, {name}"
+            self.trials.append(self._trial(name, case.program, script, limit))
 
     def _memory_error(
         self, rng: random.Random, case: FuzzCase, expected: Expectation, wanted: ErrorCode
@@ -196,17 +188,36 @@ class Killer:
                 return True
         return False
 
-    def _silent_memory(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
-        """A memory that does not answer for a while: in a run, and when the next one is to begin."""
-        request, program = case.request, case.program
-        run = run_script(request.prompt, request.tokens, request.stop_tokens)
-        start = run.index("run")
-        patience = self.spec.watchdog_cycles
-        script = [*load_script(program), *run[:start]]
-        script += [f"wait {rng.randrange(max(1, expected.cycles))}", "fault stall 1", *run[start:]]
-        script += [*run, *run[:start], f"wait {patience // 2}", "fault stall 0", *run[start:], *run]
-        limit = 2 * expected.cycles + 4 * patience
-        self.trials.append(self._trial(f"seed {case.seed}, silent memory", program, script, limit))
+    def _silent_memory(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> bool:
+        """A memory that answers again half-way, in the last cycle in which the next run is still begun, or later.
+
+        False if what it holds up ends without it.
+        """
+        seed = rng.randrange(1 << 32)
+        limit = 2 * expected.cycles + 4 * self.spec.watchdog_cycles
+
+        def trial(late: int) -> tuple[Trial, bool]:
+            script = silent_script(random.Random(seed), case, expected, late)
+            made = self._trial(
+                f"seed {case.seed}, memory silent for {late}", case.program, script, limit
+            )
+            second = self.runner.results(made.played, case.request, runs=3)[1]
+            return made, second.error == ErrorCode.DEADLOCK
+
+        early, late = 0, 2 * self.spec.watchdog_cycles
+        first, last = trial(early), trial(late)
+        if first[1] or not last[1]:
+            return False
+        self.trials.append(trial(self.spec.watchdog_cycles // 2)[0])
+        while late - early > 1:
+            middle = (early + late) // 2
+            now = trial(middle)
+            if now[1]:
+                late, last = middle, now
+            else:
+                early, first = middle, now
+        self.trials += [first[0], last[0]]
+        return True
 
     # --------------------------------------------------------------------------------- verdicts
 
@@ -229,65 +240,3 @@ class Killer:
             except RuntimeError as error:
                 return f"{trial.name}: {str(error)[:60]}"
         return None
-
-
-def far_end(rng: random.Random, case: FuzzCase) -> FuzzCase:
-    """The program, but each unit jumps to some place behind it, the last one or any other, before it halts."""
-    depth = case.program.machine.instructions
-    longer = {}
-    for unit, words in case.program.instructions.items():
-        if len(words) > depth - 2:
-            longer[unit] = words
-            continue
-        place = max(rng.choice([depth - 2, rng.randrange(depth - 1)]), len(words))
-        halt = encode(unit, Opcode.HALT)
-        jump = encode(unit, Opcode.BRANCH, target=place)
-        gap = [halt] * (place - len(words))
-        longer[unit] = [*words[:-1], jump, *gap, encode(unit, Opcode.SYNC), halt]
-    return dataclasses.replace(case, program=dataclasses.replace(case.program, instructions=longer))
-
-
-def rewrite_script(rng: random.Random, program: Program) -> list[str]:
-    """Writes of some instructions, the last one in part, that were there before: nothing is changed by them."""
-    script = []
-    for unit, words in program.instructions.items():
-        parts = instruction_bits(unit) // 32
-        data = [word >> 32 * part & 0xFFFFFFFF for word in words for part in range(parts)]
-        script.append(f"write {int(ControlRegister.INSTRUCTION_UNIT)} {int(unit)}")
-        count = rng.randrange(len(words)) * parts + rng.randrange(1, parts)
-        script += [f"write {int(ControlRegister.INSTRUCTION_DATA)} {word}" for word in data[:count]]
-    return script
-
-
-def _let_run_end() -> list[str]:
-    """Wait for the end of whatever was begun, the interrupt enabled; a start that is refused if it was nothing."""
-    writes = [(ControlRegister.PROGRAM_HASH, 0), (ControlRegister.CONTROL, CONTROL_INTERRUPT | 1)]
-    return [*(f"access 1 {int(r)} {value} 15 0 0 0 0 0" for r, value in writes), "run"]
-
-
-def accesses(rng: random.Random, spec: MachineSpec, count: int) -> list[str]:
-    """Random accesses to registers and to what is none, whole and partial, in all orders and with all waits."""
-    known = [int(register) for register in ControlRegister]
-    known += [ControlRegister.STOP_TOKEN + 4 * i for i in range(STOP_TOKENS)]
-    tokens = int(ControlRegister.TOKENS)
-
-    def address() -> int:
-        places = [
-            rng.choice(known),
-            rng.choice(known) + rng.randrange(4),
-            tokens + 4 * rng.randrange(spec.tokens),
-            rng.choice(known) ^ 1 << rng.randrange(16),
-            rng.getrandbits(16),
-        ]
-        return rng.choices(places, [6, 1, 3, 1, 1])[0] & 0xFFFF
-
-    lines = []
-    for _ in range(count):
-        writes = rng.choice([1, 1, 2, 3]) if rng.random() < 0.6 else 0
-        reads = rng.choice([1, 1, 2]) if not writes or rng.random() < 0.4 else 0
-        data = rng.choice([rng.getrandbits(32), rng.randrange(8), 1 << rng.randrange(32)])
-        strobe = 15 if rng.random() < 0.8 else rng.randrange(16)
-        numbers = [writes, address(), data, strobe, rng.choice([0, 0, 0, 1, 3, -1, -2])]
-        numbers += [reads, address(), rng.choice([0, 0, 1, 2, 5]), rng.choice([0, 0, 1, 2, 7])]
-        lines.append("access " + " ".join(map(str, numbers)))
-    return lines

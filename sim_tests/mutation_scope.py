@@ -57,7 +57,7 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
 def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scope]:
     """Ever wider scopes for a change of a module.
 
-    The module alone; the same within its limits; the one that uses it, if there is only one; the whole of its unit
+    The module alone; the same within its limits; the same with all that is in it; the one that uses it, if there is only one; the whole of its unit
     and the partner of that, in the processor.
 
     Parameters
@@ -71,6 +71,9 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     known = limits(module, spec)
     if known:
         result.append(Scope(module, (), tuple(known.items())))
+    below = [name for name in modules_below(modules, module) if name != module]
+    if below and module != PROCESSOR:
+        result.append(Scope(module, tuple(below)))
     users = [name for name, text in modules.items() if module in instances(text)]
     if len(users) == 1 and PROCESSOR not in {module, *users}:
         result.append(Scope(users[0], tuple(modules_below(modules, module))))

@@ -7,6 +7,7 @@
 //   run                  wait for the interrupt, measuring the time
 //   read ADDRESS         AXI4-Lite read; its data goes to RESULTS, one line each, decimal
 //   wait CYCLES
+//   reset                two cycles of reset
 //   fault NAME VALUE     set an input fault_NAME
 //   access WRITES ADDRESS DATA STROBE SKEW READS READ_ADDRESS LATER HOLD
 //                        writes and reads in any way that AXI4-Lite allows; three numbers go to RESULTS
@@ -45,10 +46,7 @@ public:
             wave_->open(wave + std::strlen("+wave_file="));
         }
 #endif
-        top_->rst = 1;
-        cycle();
-        cycle();
-        top_->rst = 0;
+        reset();
     }
 
     ~Harness() {
@@ -56,6 +54,13 @@ public:
 #if VM_TRACE
         if (wave_) wave_->close();
 #endif
+    }
+
+    void reset() {
+        top_->rst = 1;
+        cycle();
+        cycle();
+        top_->rst = 0;
     }
 
     void cycle() {
@@ -268,6 +273,9 @@ int play(Harness& harness, std::FILE* script, std::FILE* results, uint64_t cycle
             std::fprintf(results, "%" PRIu32 "\n", data);
         } else if (std::sscanf(line, "%15s", verb) == 1 && std::strcmp(verb, "run") == 0) {
             okay = harness.run(cycles);
+        } else if (std::strcmp(verb, "reset") == 0) {
+            harness.reset();
+            okay = true;
         }
         if (!okay) {
             std::fprintf(stderr, "failed: %s", line);
