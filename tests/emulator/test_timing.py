@@ -24,7 +24,7 @@ from emulator.timing import (
     TimingEngine,
     TimingResult,
 )
-from hw.spec.instructions import Condition, Opcode, Unit
+from hw.spec.instructions import ADDRESS_BITS, Condition, Opcode, Unit
 from hw.spec.latency import (
     CONTROL_CYCLES,
     EVALUATE_CYCLES,
@@ -175,6 +175,18 @@ def test_random_loads_pay_for_a_row() -> None:
     assert second == 13 + 7 + 20
     assert result.bursts[2, BURST_ACCEPTED] == first + 1
     assert third == first + 1 + 20
+
+
+def test_a_load_over_the_last_address_goes_on_in_row_0() -> None:
+    last = (1 << ADDRESS_BITS) - 1
+    lines = [load(2, address=last), load(1)]
+    result = time(LD=lines)
+    assert result.bursts[:, BURST_WORD].tolist() == [last, 0, 0]
+    # Row 0 is open from the first load's second burst on, and the bus is free long before.
+    assert result.bursts[2, BURST_FIRST] == result.bursts[2, BURST_ACCEPTED] + MEMORY.read_latency
+    # And the same where such loads are timed at once.
+    plain = TimingEngine(program(MACHINE, LD=lines)).run(1, 1)
+    assert plain.cycles == result.cycles
 
 
 def test_store_of_three_rows() -> None:
