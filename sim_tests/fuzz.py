@@ -52,6 +52,8 @@ from sim_tests.fuzz_schedule import (
 
 MOST_CASES = 40
 """Rounds of all loops around an instruction together."""
+MANY_ROUNDS = 120
+"""At most, where there is no other loop."""
 LONG_ROUNDS = 2
 """The same, for an instruction of many beats."""
 OWN_KIND = {
@@ -308,7 +310,7 @@ class ProgramWriter:
         if self.spec.cores > 1 and Unit.SFU in level.units:
             kinds += ["exchange"] * 3
         if Unit.SFU in level.units:
-            kinds.append("long")
+            kinds += ["long"] * 2
         if Unit.SYS in level.units and not level.in_token_loop:
             kinds.append("system")
         threads.append([rng.choice(kinds) for _ in range(budget)])
@@ -435,15 +437,17 @@ class ProgramWriter:
         """A loop of one unit: any number of rounds, also none, or left by a branch."""
         rng = self.rng
         trips = min(MOST_CASES // level.rounds(), rng.choice([1, 2, 3]))
+        if not level.trips and rng.random() < 0.15:
+            trips = rng.randint(MOST_CASES, MANY_ROUNDS)
         counts = count_fields(rng, "count", 0, max(1, trips), self._environment(level, unit))
         inside = Level((unit,), (*level.trips, max(1, trips)), level.in_token_loop, {})
         steps: list[Node] = []
         state = _BodyState()
         own = OWN_KIND[unit]
-        for _ in range(rng.randint(1, 3)):
+        for _ in range(rng.randint(1, 3) if trips <= MOST_CASES else 1):
             self._add(rng.choice([own, own, "sync", "dead"]), inside, steps, state)
         loop = Repeat((unit,), steps, {unit: counts})
-        if rng.random() < 0.6 and len(inside.trips) < LOOP_DEPTH:
+        if rng.random() < 0.6 and len(inside.trips) < LOOP_DEPTH and trips <= MOST_CASES:
             self._local(inside, unit, steps, outer + 1)
         if rng.random() < (0.6 if outer else 0.4):
             loop.leave_at = rng.randint(0, len(steps))

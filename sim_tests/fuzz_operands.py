@@ -171,13 +171,19 @@ def _last_round_count(
         return {}
     level = rng.randrange(len(environment.trips))
     rounds = environment.trips[level] - 1
-    step = rng.randrange(((1 << EXTENT_BITS) - 1 - value) // max(1, rounds))
+    # A factor needs a charge that leaves a multiple of it.
+    shift = rng.randrange(FACTOR_BITS // 2) if rounds % 2 else 0
+    rest = -value * pow(rounds, -1, 1 << shift) % (1 << shift) if shift else 0
+    most = min(
+        (1 << EXTENT_BITS) - 1, (((1 << EXTENT_BITS) - 1 << shift) - value) // max(1, rounds)
+    )
+    step = (rng.randrange(most >> shift) << shift) + rest
     return {
         f"{name}_cap": value,
         f"{name}_register": int(Register.ZERO),
-        f"{name}_offset": value + step * rounds,
+        f"{name}_offset": value + step * rounds >> shift,
         f"{name}_shift": 0,
-        f"{name}_scale": 1,
+        f"{name}_scale": 1 << shift,
         f"{name}_level": level,
         f"{name}_step": step,
     }
@@ -472,16 +478,20 @@ class OperandMaker:
         return self._attempt(make)
 
     def long_vector(self, environment: Environment) -> Step:
-        """SFU with many rows, or rows of many elements: nothing is written, so that no buffer is too small."""
+        """SFU with many rows, or rows of many elements: no more than reductions is written, so that it fits."""
         rng, spec = self.rng, self.spec
         # Each instruction ends before the watchdog takes it for a deadlock.
         beats = spec.watchdog_cycles // 2
         row_beats = -(-spec.granule // spec.lanes)
-        rows = rng.choice([1, 2, 3, rng.randrange(1, max(2, beats // row_beats))])
+        few, many = [1, 2, 2, 2, 3], max(4, beats // row_beats)
+        rows = rng.choice([*few, *(rng.randrange(1, many) for _ in few)])
+        reduces = [Reduce.MAXIMUM, Reduce.SUM, Reduce.SUM] if rows in few else [Reduce.NONE]
         length = rng.randint(1, max(1, beats // rows * spec.lanes - spec.granule))
 
         def make() -> Step:
-            fields = self._vector_kind() | {"reduce": int(Reduce.NONE), "target": int(Target.NONE)}
+            fields = self._vector_kind()
+            fields |= {"reduce": int(rng.choice(reduces)), "target": int(Target.NONE)}
+            fields["reduce_entry"] = rng.randrange(spec.scalars)
             for name in ("a", "b", "c"):
                 constant = name != "a" and rng.random() < 0.5
                 fields[f"{name}_source"] = int(Source.CONSTANT if constant else Source.SCALAR)
@@ -490,7 +500,7 @@ class OperandMaker:
                     fields[f"{name}_constant"] = self._constant()
             fields |= exact_count(rng, "rows", rows, environment)
             fields |= exact_count(rng, "length", length, environment)
-            fields["causal"] = int(rng.random() < 0.5 and rows <= 3)
+            fields["causal"] = int(rng.random() < 0.5 and rows in few)
             return self.toucher.step(Unit.SFU, fields, environment, self._check_vector)
 
         return self._attempt(make)
