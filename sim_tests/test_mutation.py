@@ -34,7 +34,7 @@ FEW = 20
 FEW_SEED = 8
 """One whose mutants are all shown by simulation, or proved equal within seconds; the rest is for `test_all_mutants`."""
 PROGRAMS = 60
-MORE = 40
+MORE = 150
 PROOF_SECONDS = 120
 
 
