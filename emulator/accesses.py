@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from emulator.state import MachineState
 from emulator.units.matrix_check import step_format
 from emulator.units.vector_check import beats_of, longest_row
+from emulator.units.wires import is_wired, wired_shape
 from hw.spec.instructions import Destination, Pattern, Reduce, Source, Target, Unit
 from hw.spec.machine import MachineSpec
 
@@ -108,6 +109,8 @@ def _store(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range]
 
 
 def _matrix(operation: Mapping[str, int], state: MachineState) -> tuple[list[Range], list[Range]]:
+    if is_wired(operation):
+        return _wired(operation, state.spec)
     spec, step = state.spec, step_format(operation)
     blocks, steps, vectors = operation["blocks"], operation["steps"], operation["vectors"]
     # Sparse steps may meet any element of the blocks of 16 that they touch.
@@ -123,6 +126,15 @@ def _matrix(operation: Mapping[str, int], state: MachineState) -> tuple[list[Ran
         rows = blocks * spec.block_rows
         writes += _rows("result", operation["result"], operation["result_pitch"], vectors, rows)
     return reads, writes
+
+
+def _wired(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range], list[Range]]:
+    inputs = wired_shape(spec, operation).inputs
+    reads = [
+        ("activation", 4 * operation["activation"], inputs),
+        ("matrix_scales", operation["scale"], 1),
+    ]
+    return reads, [("result", operation["result"], operation["blocks"] * spec.block_rows)]
 
 
 def _vector(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range], list[Range]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from emulator.decode import COUNT, OPCODE, TARGET, UnitCode
 from emulator.errors import IllegalInstruction
 from emulator.units.matrix_check import step_format
+from emulator.units.wires import is_wired
 from hw.spec.instructions import (
     COUNT_BITS,
     Destination,
@@ -79,6 +80,8 @@ def _kind(unit: Unit, fields: dict[str, int]) -> str:
     if unit == Unit.ST:
         return _enum_name(Pattern, fields["pattern"])
     if unit == Unit.MPE:
+        if is_wired(fields):
+            return "wires"
         try:
             return step_name(step_format(fields))
         except IllegalInstruction:

@@ -172,7 +172,11 @@ class Machine:
         host = np.array([state.prompt_length, state.steps], np.int64)
         stop_tokens = np.array(state.stop_tokens, np.int64)
         forced = np.array(state.forced, np.int64)
-        machine = layout.parameters(spec), layout.format_table(spec), layout.scratch(spec)
+        machine = (
+            layout.parameters(spec),
+            layout.format_table(spec),
+            layout.scratch(spec, self.program.wires),
+        )
         flat, code = layout.flat(self._arrays), kernel.assemble(self._codes)
         while True:
             status, unit = kernel.run_machine(
@@ -219,6 +223,7 @@ class Machine:
         self.state = self.states[0]
         for state, image in zip(self.states, self.program.images, strict=True):
             state.checked = self.check
+            state.wires = self.program.wires
             state.memory[: len(image)] = image
             state.tokens[: len(prompt)] = prompt
             state.prompt_length = len(prompt)

@@ -8,6 +8,7 @@ from emulator import sequencer as seq
 from emulator.decode import OPCODE, decode_unit
 from emulator.timing import TimingResult
 from emulator.units.matrix_check import step_format
+from emulator.units.wires import is_wired
 from hw.spec.instructions import Opcode, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
@@ -130,16 +131,25 @@ def multiplications(program: Program, prompt_length: int, tokens: int) -> int:
     steps, state = prompt_length + tokens - 1, seq.new_state()
     entries = np.zeros((_CHUNK, seq.ENTRY_COLUMNS), np.int64)
     # Weights of a row in a step, 0 for an instruction that is no EXECUTE.
-    weights = np.array([
-        step_format(fields).weight.step_weights if row[OPCODE] == Opcode.EXECUTE else 0
-        for row, fields in zip(code.table, code.fields, strict=True)
+    executes = code.table[:, OPCODE] == Opcode.EXECUTE
+    wired = np.array([
+        bool(executes[pc]) and is_wired(fields) for pc, fields in enumerate(code.fields)
     ])
+    weights = np.array([
+        step_format(fields).weight.step_weights if executes[pc] and not wired[pc] else 0
+        for pc, fields in enumerate(code.fields)
+    ])
+    inputs = np.array([0, *(shape.inputs for shape in spec.wired_matrices)])
     total, status = 0, seq.RUNNING
     while status == seq.RUNNING:
         count, status = seq.expand(code.table, state, prompt_length, steps, steps, entries)
         done = entries[:count]
         blocks, steps_each, vectors = done[:, seq.COUNTS : seq.COUNTS + 3].T
-        total += int((blocks * steps_each * vectors * weights[done[:, seq.PC]]).sum())
+        elements = steps_each * weights[done[:, seq.PC]]
+        # What a hardwired product has for steps is the number of its matrix.
+        hard = wired[done[:, seq.PC]]
+        elements[hard] = inputs[steps_each[hard]]
+        total += int((blocks * vectors * elements).sum())
     return total * spec.matrix_rows
 
 

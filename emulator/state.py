@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from emulator.lazy import zeros
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 
 __all__ = ["Arrays", "MachineState", "allocate", "order_key"]
 
@@ -116,6 +117,8 @@ class MachineState:
         Tokens that SYS takes behind the prompt instead of ARGMAX's; empty in a real run (for measuring loss).
     checked : bool
         Whether units look for accesses whose order would matter; only speed is gained without.
+    wires : Wires or None
+        Weights of the hardwired matrices.
     token, end : int, bool
         The shared registers that SYS sets.
     """
@@ -149,6 +152,7 @@ class MachineState:
         self.stop_tokens: tuple[int, ...] = ()
         self.forced: Sequence[int] = ()
         self.checked = True
+        self.wires: Wires | None = None
 
     @property
     def end(self) -> bool:

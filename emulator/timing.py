@@ -32,6 +32,7 @@ from hw.spec import latency
 from hw.spec.instructions import Pattern, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
+from hw.spec.weight_format import WIRES
 
 __all__ = [
     "BURST_ACCEPTED",
@@ -109,6 +110,7 @@ class TimingEngine:
         self._first = [0, *np.cumsum(sizes).tolist()]
         self._code = np.concatenate([_with_fixed_values(code) for code in self.codes.values()])
         self._constants = _constants(self.spec)
+        self._leads = _wired_leads(self.spec)
 
     def run(
         self, prompt_length: int, tokens: int, record: bool = False, end_position: int | None = None
@@ -139,7 +141,7 @@ class TimingEngine:
         units[:, layout.FIRST_RECORD] = np.cumsum(records) - records
         run = layout.Run(
             code=self._code,
-            parameters=np.array([*self._constants, *host, *self._first], np.int64),
+            parameters=np.array([*self._constants, *host, *self._first, *self._leads], np.int64),
             memory=memory_state(self.spec.memory),
             units=units,
             sequencers=np.zeros((layout.UNITS, seq.STATE_COLUMNS), np.int64),
@@ -220,6 +222,11 @@ def _constants(spec: MachineSpec) -> list[int]:
     ]
 
 
+def _wired_leads(spec: MachineSpec) -> list[int]:
+    """For each hardwired matrix what its products take longer than those of one step, from number 0, which is none."""
+    return [0, *(latency.wired_lead_cycles(spec, m.inputs) for m in spec.wired_matrices)]
+
+
 def _with_fixed_values(code: UnitCode) -> Table:
     """The unit's table with the engine's own columns: fields that no register changes."""
     table = np.zeros((len(code.fields), layout.CODE_COLUMNS), np.int64)
@@ -234,8 +241,8 @@ def _with_fixed_values(code: UnitCode) -> Table:
         row[layout.PITCH] = fields.get("pitch", 0)
         row[layout.ROW_WORDS] = words
         row[layout.RANDOM] = fields.get("random", 0)
-        # A step with metadata takes two cycles.
-        row[layout.STEP_CYCLES] = 2 if fields.get("kept") else 1
+        # A step with metadata takes two cycles; a hardwired matrix has none.
+        row[layout.STEP_CYCLES] = 2 if fields.get("kept") else int(fields.get("format") != WIRES)
         row[layout.CAUSAL] = fields.get("causal", 0)
         row[layout.EXCHANGE] = fields.get("exchange", 0)
     return table

@@ -40,6 +40,7 @@ from emulator.timing_layout import (
     MATRIX_LATENCY,
     MPE,
     OVERFLOW,
+    PARAMETERS,
     PROMPT_LENGTH,
     READY,
     RECORD_END,
@@ -257,7 +258,7 @@ def _take_tokens(tokens: Table, unit: int, wait: int, wait_from: int) -> int:
 
 @compiled
 def _duration(unit: int, entry: Table, instruction: Table, parameters: Table) -> int:
-    """Cycles from issue to end of MPE, SFU or SYS; -1 if a count is zero."""
+    """Cycles from issue to end of MPE, SFU or SYS; -1 if a count is zero, or there is no such hardwired matrix."""
     if unit == MPE:
         blocks, steps, vectors = (
             entry[seq.COUNTS],
@@ -266,11 +267,16 @@ def _duration(unit: int, entry: Table, instruction: Table, parameters: Table) ->
         )
         if blocks == 0 or steps == 0 or vectors == 0:
             return -1
+        lead = 0
+        if instruction[STEP_CYCLES] == 0:
+            if PARAMETERS + steps >= len(parameters):
+                return -1
+            lead = parameters[PARAMETERS + steps]
         columns = parameters[MATRIX_COLUMNS]
         passes = blocks * ((vectors + columns - 1) // columns)
         drain = min(columns, vectors) * parameters[DRAIN]
         each = max(steps * instruction[STEP_CYCLES], drain)
-        return parameters[MATRIX_LATENCY] + passes * each + drain
+        return parameters[MATRIX_LATENCY] + lead + passes * each + drain
     if unit == SFU:
         rows, length = entry[seq.COUNTS], entry[seq.COUNTS + 1]
         if length == 0 or rows == 0:

@@ -21,6 +21,7 @@ MATRIX_LATENCY, DRAIN, VECTOR_LATENCY, GRANULE, GRANULE_BEATS, BURST, READS, WRI
 MATRIX_COLUMNS, EXCHANGE_LATENCY, CORES, TOKEN_CYCLES = range(8, 12)
 PROMPT_LENGTH, STEPS, END_POSITION, FIRST = range(12, 16)
 PARAMETERS = FIRST + UNITS + 1
+"""Behind these, by number: how much longer products with each hardwired matrix take than those of one step."""
 
 # Columns that an instruction has here beyond those of `decode`: fields that no register changes.
 ROWS, PITCH, ROW_WORDS, RANDOM, STEP_CYCLES, CAUSAL, EXCHANGE = range(COLUMNS, COLUMNS + 7)

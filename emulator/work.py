@@ -16,6 +16,7 @@ from emulator.timing import (
     TimingResult,
 )
 from emulator.units.matrix_check import step_format
+from emulator.units.wires import is_wired
 from hw.spec import latency
 from hw.spec.functions import Function
 from hw.spec.instructions import Destination, Opcode, Pattern, Reduce, Register, Target, Unit
@@ -207,9 +208,9 @@ def _matrix_kind(fields: dict[str, int], program: Program) -> str:
         return "probabilities x values"
     if fields["blocks_register"] == Register.POSITION:
         return "queries x keys"
-    step = step_format(fields)
+    step = "wires" if is_wired(fields) else step_name(step_format(fields))
     head = fields["result_base"] == program.information.get("logits", -1)
-    return f"{'output head' if head else 'weights'}, {step_name(step)}"
+    return f"{'output head' if head else 'weights'}, {step}"
 
 
 def _vector_kind(fields: dict[str, int], program: Program) -> str:

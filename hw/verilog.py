@@ -13,6 +13,7 @@ from amaranth.lib import wiring
 from hw.core.buffers import VERILOG as BUFFER_VERILOG
 from hw.rtlil import share_modules, snake
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 
 PREFIX = "lpu_"
 PROCESSOR = "lpu_processor"
@@ -50,7 +51,7 @@ def convert(component: wiring.Component, name: str) -> str:
     return verilog
 
 
-def generate_verilog(spec: MachineSpec, trace: bool = False) -> str:
+def generate_verilog(spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> str:
     """Verilog of the whole processor; the top module is `PROCESSOR`.
 
     Parameters
@@ -59,11 +60,13 @@ def generate_verilog(spec: MachineSpec, trace: bool = False) -> str:
         The machine.
     trace : bool
         Adds the ports of the retirement trace.
+    wires : Wires or None
+        Weights of the machine's hardwired matrices, whose networks are not part of this text (`hw.wires_verilog`).
     """
     from hw.core.processor import Processor
 
     banner = f"// OpenLPU flight processor, target {spec.name}, machine {spec.hash:08x}\n"
-    return banner + convert(Processor(spec, trace), PROCESSOR)
+    return banner + convert(Processor(spec, trace, wires), PROCESSOR)
 
 
 def _kinds(design: Any) -> dict[str, str]:

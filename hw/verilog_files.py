@@ -8,16 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 from hw.verilog import LINT_OFF, PROCESSOR, generate_verilog
+from hw.wires_verilog import wires_verilog
+
+WIRES_FILE = "lpu_wires.sv"
 
 
-def verilog_files(spec: MachineSpec) -> dict[str, str]:
-    """Verilog of a machine, `filelist.f`, `summary.json` and `summary.txt`, by file name."""
-    verilog = generate_verilog(spec)
+def verilog_files(
+    spec: MachineSpec, wires: Wires | None = None, networks: str = "counts"
+) -> dict[str, str]:
+    """Verilog of a machine, `filelist.f`, `summary.json` and `summary.txt`, by file name.
+
+    The networks of hardwired matrices, written as `hw.wires_verilog.NETWORKS` says, are a file of their own.
+    """
+    verilog = generate_verilog(spec, wires=wires) if wires else generate_verilog(spec)
     summary = summarize(spec, verilog)
+    own = {f"{PROCESSOR}.sv": verilog}
+    if wires is not None:
+        own[WIRES_FILE] = wires_verilog(spec, wires, networks)
+        summary |= {"hardwired_weights": wires.weights, "networks": networks}
     return {
-        f"{PROCESSOR}.sv": verilog,
-        "filelist.f": f"{PROCESSOR}.sv\n",
+        **own,
+        "filelist.f": "".join(f"{name}\n" for name in own),
         "summary.json": json.dumps(summary, indent=2) + "\n",
         "summary.txt": _summary_text(summary),
     }

@@ -9,6 +9,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program, load_program, write_program
+from hw.spec.wires import Wires
 from mapping.frontend.config import ModelConfig, require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.weights import tensor_shapes
@@ -21,7 +22,7 @@ from mapping.lowering.system import lower_system
 from mapping.lowering.tiles import CREDITS
 from mapping.lowering.vector import lower_vector
 from mapping.mixed_precision import settle_recipe
-from mapping.packing import fill_memory
+from mapping.packing import fill_memory, wire_matrices
 from mapping.passes.pipeline import compile_graph
 from mapping.passes.setting import Setting
 from mapping.recipe import Recipe
@@ -64,7 +65,8 @@ def plan_model(
             graph = compile_graph(setting)
         except InputError:
             continue
-        for chunk in CHUNKS:
+        # Nothing is gained by taking tokens together where no weights are streamed.
+        for chunk in CHUNKS if not machine.wired_bits else (0,):
             try:
                 plan = Plan(graph, setting, context, chunk)
                 if chunk:
@@ -93,7 +95,7 @@ def lower(plan: Plan) -> dict[Unit, list[int]]:
 def compile_instructions(plan: Plan) -> Program:
     """A program without weights: all that timing needs."""
     return Program(
-        plan.spec,
+        plan.machine(),
         lower(plan),
         np.zeros((*([plan.cores] if plan.cores > 1 else []), 0, plan.spec.word_bytes), np.uint8),
         {"context": plan.context},
@@ -113,7 +115,9 @@ def assemble(model: Model, plan: Plan, recipe: Recipe) -> Program:
     images = np.zeros((plan.cores, plan.cache, plan.spec.word_bytes), np.uint8)
     fill_memory(model, plan, images)
     memory = images[0] if plan.cores == 1 else images
-    return Program(plan.spec, lower(plan), memory, _information(model, recipe, plan))
+    machine, wires = _machine(model, plan)
+    information = _information(model, recipe, plan, wires)
+    return Program(machine, lower(plan), memory, information, wires)
 
 
 def compile_to_file(
@@ -128,13 +132,33 @@ def compile_to_file(
     """
     recipe = settle_recipe(recipe, model.config, model)
     plan = plan_model(model.config, machine, recipe, context)
-    information = _information(model, recipe, plan)
-    with write_program(path, machine, lower(plan), plan.cache, information) as images:
+    made, wires = _machine(model, plan)
+    information = _information(model, recipe, plan, wires)
+    with write_program(path, made, lower(plan), plan.cache, information, wires) as images:
         fill_memory(model, plan, images)
     return load_program(path)
 
 
-def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
+def _machine(model: Model, plan: Plan) -> tuple[MachineSpec, Wires | None]:
+    """The machine, and what is hardwired in it; refuses one that was made for other weights."""
+    spec = plan.spec
+    if not plan.wired:
+        return spec, None
+    wires = wire_matrices(model, plan)
+    if spec.wired_shapes and spec.wired_shapes != wires.shapes:
+        raise InputError(
+            f"target {spec.name}: wired_shapes: {model.name} needs {len(wires.shapes)} matrices, {' '.join(wires.shapes[:3])} ..., "
+            f"the target has {len(spec.wired_shapes)}, {' '.join(spec.wired_shapes[:3])} ..."
+        )
+    if spec.wired_digest and spec.wired_digest != wires.digest:
+        raise InputError(
+            f"target {spec.name}: wired_digest: the target's wires have {spec.wired_digest}, "
+            f"{model.name} with this recipe has {wires.digest}"
+        )
+    return plan.machine(wires.digest), wires
+
+
+def _information(model: Model, recipe: Recipe, plan: Plan, wires: Wires | None) -> dict[str, Any]:
     config = model.config
     bits = [m.weight_bits * s.layers for s in plan.segments for m in s.matrices.values()]
     information: dict[str, Any] = {
@@ -151,6 +175,9 @@ def _information(model: Model, recipe: Recipe, plan: Plan) -> dict[str, Any]:
         "logits": plan.result.taken["logits"][0],
         "regions": {name: list(region) for name, region in plan.memory.taken.items()},
     }
+    if wires is not None:
+        information["wires"] = [matrix.name for matrix in wires.matrices]
+        information["hardwired_weights"] = sum(m.rows * m.columns for _, m in plan.wired_tensors())
     if model.folder is not None and (model.folder / "tokenizer.json").is_file():
         information["tokenizer"] = (model.folder / "tokenizer.json").read_text()
     return information

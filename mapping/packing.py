@@ -10,6 +10,7 @@ import numpy as np
 from hw.spec.layout import pack_scales, pack_weights
 from hw.spec.program import release
 from mapping.calibration import calibration_tokens, input_norms
+from hw.spec.wires import WiredMatrix, Wires
 from mapping.checkpoint import in_order, stored_matrix, stored_order
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
@@ -207,8 +208,9 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
         lambda: put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride),
         lambda: put(plan.rope, _rope_rows(plan), plan.rope_words),
         functools.partial(vector, "norm", plan.norm),
-        functools.partial(matrix, "lm_head", plan.head_matrix, plan.head_base),
     ]
+    if not plan.wired:
+        jobs.append(functools.partial(matrix, "lm_head", plan.head_matrix, plan.head_base))
     for segment in plan.segments:
         for index in range(segment.layers):
             layer = segment.base + index * segment.stride
@@ -230,6 +232,20 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
                 raise
             if number % _RELEASE == 0:
                 release(images)
+
+
+def wire_matrices(model: Model, plan: Plan) -> Wires:
+    """Weights of the hardwired matrices, padded with zeros to what the machine reads and writes."""
+    matrices, wired = compress_model(model, plan), []
+    for shape, (name, _) in zip(plan.machine().wired_matrices, plan.wired_tensors(), strict=True):
+        (quantized,) = matrices[name]
+        rows, columns = quantized.values.shape
+        values = np.zeros((shape.outputs, shape.inputs), np.int8)
+        values[:rows, :columns] = quantized.values
+        scales = np.zeros(shape.outputs, np.float16)
+        scales[:rows] = quantized.scales[:, 0]
+        wired.append(WiredMatrix(name, values, scales))
+    return Wires(tuple(wired))
 
 
 def _rope_rows(plan: Plan) -> np.ndarray:

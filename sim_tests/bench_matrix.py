@@ -11,12 +11,14 @@ import numpy as np
 from emulator.state import MachineState
 from emulator.units import matrix
 from emulator.units.matrix_check import step_format
+from emulator.units.wires import is_wired
 from hw.spec.instructions import Unit, operation_fields
-from hw.spec.latency import matrix_cycles
+from hw.spec.latency import matrix_cycles, wired_cycles
 from hw.spec.layout import pack_weights
 from hw.spec.machine import MachineSpec, machine_from_dict
-from hw.spec.weight_format import BLOCK_ELEMENTS, KEPT, StepFormat, WeightFormat
+from hw.spec.weight_format import BLOCK_ELEMENTS, KEPT, WIRES, StepFormat, WeightFormat
 from sim_tests.streams import FLOWING, PACES, Bench, Pace, parameters, seed
+from sim_tests.wired_example import example_wires
 
 FIELDS = operation_fields(Unit.MPE)
 MOST_VECTORS = 5
@@ -29,6 +31,13 @@ def operation(step: StepFormat | None = None, **values: int) -> dict[str, int]:
     fields |= {"format": step.weight, "kept": KEPT.index(step.kept), "bitmap": int(step.bitmap)}
     fields |= {"first": 1, "last": 1, "pop": 1, "blocks": 1, "steps": 1, "vectors": 1}
     return fields | values
+
+
+def wired_operation(spec: MachineSpec, number: int, **values: int) -> dict[str, int]:
+    """A product with all of a hardwired matrix, unless said otherwise."""
+    outputs = spec.wired_matrices[number - 1].outputs
+    own = {"format": WIRES, "pop": 0, "steps": number, "blocks": outputs // spec.matrix_rows}
+    return operation() | own | values
 
 
 class Buffers:
@@ -108,6 +117,9 @@ def random_state(spec: MachineSpec) -> MachineState:
     for buffer in (state.stream, state.scale_ring, state.activation, state.matrix_scales):
         flat = buffer.view(np.uint8)
         flat[...] = rng.integers(0, 256, flat.shape, np.uint8)
+    if spec.wired_matrices:
+        state.wires = example_wires(spec)
+        assert state.wires.digest == spec.wired_digest
     state.matrix_scales[::2] = rng.normal(size=state.matrix_scales[::2].shape).astype(np.float32)
     return state
 
@@ -168,6 +180,8 @@ class Engine:
         """Cycles from issue to end."""
         if fields["sync"]:
             return 1
+        if is_wired(fields):
+            return wired_cycles(self.spec, fields["steps"], fields["blocks"])
         step, vectors = step_format(fields), fields["vectors"]
         return matrix_cycles(self.spec, fields["blocks"], fields["steps"], step.cycles, vectors)
 
@@ -214,6 +228,8 @@ def random_operation(rng: random.Random, spec: MachineSpec, accumulated: int) ->
     """Any legal instruction behind one whose last pass had `accumulated` vectors."""
     if rng.random() < 0.1:
         return {name: rng.getrandbits(width) for name, width in FIELDS} | {"sync": 1}
+    if spec.wired_matrices and rng.random() < 0.3:
+        return random_wired(rng, spec)
     step = rng.choice(spec.step_formats)
     first, last, scaled = rng.getrandbits(1), rng.getrandbits(1), rng.getrandbits(1)
     # Often the shortest group that the scalers allow.
@@ -238,6 +254,22 @@ def random_operation(rng: random.Random, spec: MachineSpec, accumulated: int) ->
         result_pitch=rng.choice([0, 1, spec.block_rows, rng.getrandbits(16)]),
         scale=rng.getrandbits(16),
         scale_pitch=rng.choice([0, 1, rng.getrandbits(16)]),
+    )
+
+
+def random_wired(rng: random.Random, spec: MachineSpec) -> dict[str, int]:
+    """Any legal product with a hardwired matrix."""
+    unit = spec.activation_row_bytes // 4
+    return wired_operation(
+        spec,
+        rng.randint(1, len(spec.wired_matrices)),
+        activation=rng.randrange(0, 1 << 16, unit),
+        activation_pitch=rng.randrange(0, 1 << 16, unit),
+        group_steps=rng.getrandbits(12),
+        result=rng.choice([rng.getrandbits(16), spec.result_rows - 1]),
+        result_pitch=rng.getrandbits(16),
+        scale=rng.getrandbits(16),
+        scale_pitch=rng.getrandbits(16),
     )
 
 
@@ -365,6 +397,7 @@ def illegal_operations(spec: MachineSpec) -> dict[str, dict[str, int]]:
     for weight in WeightFormat:
         if weight.name not in spec.weight_formats:
             found[f"no {weight.name}"] = operation(StepFormat(weight))
+    found |= illegal_wired(spec)
     if turns > 1:
         found["group too short"] = operation(scaled=1, steps=turns, group_steps=turns - 1)
     for step in (StepFormat(WeightFormat.INT8, 8), StepFormat(WeightFormat.INT4, 2)):
@@ -375,6 +408,49 @@ def illegal_operations(spec: MachineSpec) -> dict[str, dict[str, int]]:
         found[f"sparse activation {step.kept}"] = operation(step, activation=short)
         found[f"sparse pitch {step.kept}"] = operation(step, activation_pitch=short)
     return found
+
+
+def illegal_wired(spec: MachineSpec) -> dict[str, dict[str, int]]:
+    """Products with hardwired matrices that a machine refuses."""
+    if not spec.wired_matrices:
+        return {"no hardwired matrix": operation(format=WIRES, pop=0)}
+    wrong = {
+        "number": {"steps": len(spec.wired_matrices) + 1},
+        "number 0": {"steps": 0},
+        "blocks": {"blocks": spec.wired_matrices[1].outputs // spec.matrix_rows - 1},
+        "kept": {"kept": 1},
+        "bitmap": {"bitmap": 1},
+        "scaled": {"scaled": 1, "group_steps": 1},
+        "first": {"first": 0},
+        "last": {"last": 0},
+        "pop": {"pop": 1},
+        "vectors": {"vectors": 2},
+        "no vector": {"vectors": 0},
+        "activation": {"activation": spec.activation_row_bytes // 8},
+        "pitch": {"activation_pitch": spec.activation_row_bytes // 8},
+    }
+    return {f"wires: {name}": wired_operation(spec, 2, **fields) for name, fields in wrong.items()}
+
+
+@cocotb.test()
+async def every_activation_times_every_hardwired_weight(dut: Any) -> None:
+    """Against plain integers, with scales as they are: what is written is sum * scale, exactly or rounded once."""
+    spec = machine()
+    if not spec.wired_matrices:
+        return
+    state = random_state(spec)
+    state.matrix_scales[:] = 1
+    engine = await Engine.start(dut, state)
+    ramp = np.arange(len(state.activation))
+    for value in range(-128, 128, parameters()["stride"]):
+        state.activation[:] = (value + 37 * ramp + 128) % 256 - 128
+        for number, own in enumerate(example_wires(spec).matrices, 1):
+            await engine.run([wired_operation(spec, number)])
+            sums = own.values.astype(int) @ state.activation[: own.shape.inputs].astype(int)
+            scales = own.scales.astype(np.float64)
+            known = np.isfinite(scales)
+            written = state.result.reshape(-1)[: len(sums)][known]
+            assert np.array_equal(written, (sums * scales)[known].astype(np.float32)), value
 
 
 @cocotb.test()
@@ -396,6 +472,23 @@ async def illegal_instructions_are_reported_and_forgotten_by_restart(dut: Any) -
         recorder.illegal.clear()
         await engine.restart()
         await engine.run([operation(first=0, steps=2)] + random_program(rng, spec, 2))
+
+
+@cocotb.test()
+@cocotb.parametrize(delay=[1, 3, 5, 8, 12, 14, 19])
+async def restart_stops_a_hardwired_product(dut: Any, delay: int) -> None:
+    spec = machine()
+    if not spec.wired_matrices:
+        return
+    rng = random.Random(f"{seed()} wires {delay}")
+    engine = await Engine.start(dut, random_state(spec))
+    engine.source.send([wired_operation(spec, 3)])
+    await engine.source.drained()
+    await engine.bench.cycles(delay)
+    await engine.restart()
+    await engine.bench.cycles(100)
+    assert not engine.recorder.ends and not engine.recorder.writes
+    await engine.run([random_wired(rng, spec), *random_program(rng, spec, 5)])
 
 
 @cocotb.test()

@@ -53,6 +53,7 @@ def sim_command(
     as_json: bool,
 ) -> None:
     """Run PROGRAM on the RTL of its machine, in Verilator, and compare every event with the emulator."""
+    from emulator.text import ProgramText
     from hw.spec.output import atomic_write, check_output
     from hw.spec.program import load_program
     from sim_tests.exactness import compare, expect
@@ -82,6 +83,7 @@ def sim_command(
     figures = {
         "target": loaded.machine.name,
         "engine": engine,
+        "text": ProgramText(loaded, str(program)).decode(result.tokens[first:].tolist()),
         "tokens": result.tokens[first:].tolist(),
         "emulator_tokens": expected.tokens[first:].tolist(),
         "rtl_cycles": result.cycles,

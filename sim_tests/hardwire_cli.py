@@ -3,6 +3,7 @@
 import click
 
 from sim_tests.hardwire_compare_cli import compare_commands
+from sim_tests.hardwire_model_cli import model_commands
 from sim_tests.hardwire_system_cli import system_commands
 
 
@@ -13,6 +14,6 @@ def hardwire() -> None:
 
 def hardwire_commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    for command in (*compare_commands(), *system_commands()):
+    for command in (*compare_commands(), *model_commands(), *system_commands()):
         hardwire.add_command(command)
     return [hardwire]

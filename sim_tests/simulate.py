@@ -24,7 +24,9 @@ from hw.spec.errors import InputError
 from hw.spec.machine import MachineSpec, MemorySpec
 from hw.spec.program import Program
 from hw.spec.registers import STOP_TOKENS
+from hw.spec.wires import Wires
 from hw.verilog import convert
+from hw.wires_verilog import wires_verilog
 from sim_tests import toolchain
 from sim_tests.bench import BenchRunner, port_access
 from sim_tests.fst import fst_from_pipe
@@ -92,7 +94,7 @@ def simulate(
     toolchain.require_tools()
     if wave is not None:
         check_wave(wave)
-    folder = build_simulator(spec, engine, wave=wave is not None)
+    folder = build_simulator(spec, engine, wave=wave is not None, wires=program.wires)
     with tempfile.TemporaryDirectory(prefix="openlpu-simulation-") as scratch_name:
         scratch = Path(scratch_name)
         plusargs = [f"+trace_file={scratch / 'trace.txt'}"]
@@ -155,12 +157,14 @@ def _check(
             )
 
 
-def build_simulator(spec: MachineSpec, engine: str, *, wave: bool = False) -> Path:
+def build_simulator(
+    spec: MachineSpec, engine: str, *, wave: bool = False, wires: Wires | None = None
+) -> Path:
     """Folder with the simulator of a machine, `Vtop` or `lpu_simulation`, built unless it is there already.
 
-    With `wave` it can write a wave file, as VCD.
+    With `wave` it can write a wave file, as VCD. `wires` are the weights of hardwired matrices.
     """
-    netlist = simulation_netlist(spec)
+    netlist = simulation_netlist(spec, wires)
     support = [(VERILOG / name).read_text() for name in SUPPORT]
     harness = (VERILOG / "harness.cpp").read_text()
     access = port_access(netlist, TOP)
@@ -176,6 +180,9 @@ def build_simulator(spec: MachineSpec, engine: str, *, wave: bool = False) -> Pa
         "--noassert",
     ]
     arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    if wires is not None:
+        # The rows of hardwired matrices are loops; unrolled they take minutes to compile.
+        arguments += ["--unroll-count", "1"]
     if wave:
         arguments += ["--trace-vcd", "--trace-structs"]
     key = [
@@ -206,12 +213,14 @@ def build_simulator(spec: MachineSpec, engine: str, *, wave: bool = False) -> Pa
     return toolchain.cached_build(f"simulation_{spec.name}_{engine}", key, build)
 
 
-def simulation_netlist(spec: MachineSpec) -> str:
+def simulation_netlist(spec: MachineSpec, wires: Wires | None = None) -> str:
     """Verilog of processor and memory; kept between runs, for it takes longer to write than to simulate."""
     key = [json.dumps(spec.to_dict()), version("amaranth"), *HARDWARE_SOURCES]
 
     def build(folder: Path) -> None:
-        (folder / "netlist.sv").write_text(convert(Simulation(spec), TOP))
+        text = convert(Simulation(spec, wires=wires), TOP)
+        text += wires_verilog(spec, wires) if wires else ""
+        (folder / "netlist.sv").write_text(text)
 
     return (toolchain.cached_build(f"netlist_{spec.name}", key, build) / "netlist.sv").read_text()
 

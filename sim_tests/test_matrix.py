@@ -7,7 +7,11 @@ import pytest
 from hw.core.matrix import MatrixEngine
 from hw.spec.machine import MachineSpec, check_machine, load_machine
 from hw.spec.weight_format import WeightFormat
+from hw.spec.wires import Wires
+from hw.verilog import convert
+from hw.wires_verilog import wires_verilog
 from sim_tests.bench import run_bench
+from sim_tests.wired_example import with_wires
 
 # Shallow buffers, so that every pointer wraps.
 SHALLOW = {"stream_words": 512, "scale_words": 128, "result_rows": 512}
@@ -78,14 +82,30 @@ MORE = [
     ),
 ]
 EXHAUSTIVE = ["plain"]
-TESTS = 13
+TESTS = 21
+WIRED = _machine("wired", 1, drain_lanes=2, activation_rows=64)
+WIRED_SHARED = _machine(
+    "wired_shared",
+    1,
+    drain_lanes=1,
+    activation_rows=256,
+    weight_formats=("INT8", "INT3", "FP4"),
+    sparse=1,
+    matrix_columns=2,
+    rows_per_scaler=4,
+    matrix_element="dsp",
+)
 
 
-def _run(spec: MachineSpec) -> None:
+def _run(spec: MachineSpec, wires: Wires | None = None, networks: str = "counts") -> None:
     parameters = {"machine": spec.to_dict(), "stride": 1 if spec.name in EXHAUSTIVE else 16}
+    verilog = ""
+    if wires is not None:
+        verilog = convert(MatrixEngine(spec, wires=wires), "top")
+        verilog += wires_verilog(spec, wires, networks)
     result = run_bench(
         f"matrix_{spec.name}",
-        lambda: MatrixEngine(spec),
+        verilog or (lambda: MatrixEngine(spec)),
         "sim_tests.bench_matrix",
         parameters=parameters,
     )
@@ -101,3 +121,21 @@ def test_matrix(spec: MachineSpec) -> None:
 @pytest.mark.parametrize("spec", MORE, ids=lambda spec: spec.name)
 def test_matrix_in_other_shapes(spec: MachineSpec) -> None:
     _run(spec)
+
+
+@pytest.mark.parametrize(
+    "machine, bits",
+    [(WIRED, 1), (WIRED_SHARED, 2)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_matrix_with_wires(machine: MachineSpec, bits: int) -> None:
+    _run(*with_wires(machine, bits))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "bits, networks", [(1, "cells"), (1, "base"), (2, "base"), (4, "cells"), (4, "counts")]
+)
+def test_other_networks(bits: int, networks: str) -> None:
+    """Neurons cell by cell, or programmed by metal, are those written as sums."""
+    _run(*with_wires(WIRED, bits), networks)

@@ -18,7 +18,9 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import LOOP_DEPTH, Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import ErrorCode, counters
+from hw.spec.wires import Wires
 from hw.verilog import PROCESSOR, convert
+from hw.wires_verilog import wires_verilog
 from sim_tests.exactness import Expectation, Request, Trace, expect
 from sim_tests.simulate import TOP, VERILOG
 from sim_tests.token_program import STORED, TokenProgram
@@ -83,8 +85,12 @@ several cores, each has a part of the embeddings and of the matrix, and memory c
 """
 
 
-def bench_files(spec: MachineSpec) -> dict[str, str]:
+def bench_files(
+    spec: MachineSpec, wires: Wires | None = None, networks: str = "counts"
+) -> dict[str, str]:
     """Files of a folder in which `make check` runs a program on a machine and compares what it does.
+
+    Hardwired matrices, written as `networks` says, are there, but the program does not use them.
 
     Raises
     ------
@@ -113,7 +119,8 @@ def bench_files(spec: MachineSpec) -> dict[str, str]:
     script = timing_script(spec.memory) + load_script(program)
     script += run_script(REQUEST.prompt, REQUEST.tokens, cores=spec.cores)
     return files | {
-        f"{TOP}.sv": convert(Simulation(spec, words), TOP),
+        f"{TOP}.sv": convert(Simulation(spec, words, wires), TOP)
+        + (wires_verilog(spec, wires, networks) if wires else ""),
         "script.txt": "\n".join(script) + "\n",
         "expected_trace.txt": trace,
         "expected_results.txt": results,

@@ -6,6 +6,8 @@ import click
 
 from hw.spec.errors import InputError
 
+NETWORKS = ("counts", "cells", "base")
+
 
 def verilog_commands() -> list[click.Command]:
     """Commands of this module."""
@@ -13,27 +15,49 @@ def verilog_commands() -> list[click.Command]:
 
 
 @click.command("verilog")
-@click.option("--target", required=True, help="A bundled target, or a target file.")
+@click.option("--target", help="A bundled target, or a target file.")
+@click.option(
+    "--program",
+    type=click.Path(path_type=Path),
+    help="Instead: the machine of a compiled program; for machines whose weights are wires.",
+)
+@click.option(
+    "--networks",
+    type=click.Choice(NETWORKS),
+    default="counts",
+    show_default=True,
+    help="Hardwired neurons: with sums of counted bits, adder by adder, or as base netlist and metal program.",
+)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def verilog_command(target: str, output: Path, as_json: bool) -> None:
-    """Write the Verilog of a processor, a file list, a summary, and a bench that checks itself."""
+def verilog_command(
+    target: str | None, program: Path | None, networks: str, output: Path, as_json: bool
+) -> None:
+    """Write the Verilog of a processor, a file list, a summary, and a bench that checks itself.
+
+    Hardware whose weights are wires is that of one model: its program says which.
+    """
     from emulator.console import note
     from hw.spec.machine import load_machine
     from hw.spec.output import atomic_write, check_output
+    from hw.spec.program import load_program
     from hw.verilog_files import verilog_files, write_files
     from sim_tests.verilog_bench import bench_files, readme_text
 
-    spec = load_machine(target)
+    if (target is None) == (program is None):
+        raise InputError("--target, --program: expected one of them")
+    loaded = None if program is None else load_program(program)
+    spec = load_machine(target or "") if loaded is None else loaded.machine
     check_output(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: expected a folder, found a file")
-    files = verilog_files(spec)
+    wires = None if loaded is None else loaded.wires
+    files = verilog_files(spec, wires, networks)
     bench, reason = {}, None
     try:
-        bench = bench_files(spec)
+        bench = bench_files(spec, wires, networks)
     except InputError as error:
         reason = str(error)
         note(f"no bench: {reason}")

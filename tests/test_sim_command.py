@@ -23,7 +23,7 @@ KEYS = [
         "events_compared",
         "events_different",
     ),
-    *("words_compared", "words_different", "rtl_cycles_per_second", "engine", "target"),
+    *("words_compared", "words_different", "rtl_cycles_per_second", "engine", "target", "text"),
 ]
 
 

@@ -9,6 +9,7 @@ from emulator.state import Arrays
 from hw.spec.instructions import Unit, operation_fields
 from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import KEPT, StepFormat
+from hw.spec.wires import Wires
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -23,7 +24,12 @@ OPERATION_COLUMNS = max(len(fields) for fields in COLUMNS.values())
 
 # The machine's numbers.
 WORD_BYTES, LANES, GRANULE, WORD_ROWS, MATRIX_ROWS, MATRIX_COLUMNS, CORES, PER_SCALER = range(8)
-PARAMETERS = 8
+ROW_BYTES = 8
+PARAMETERS = 9
+
+# Of a hardwired matrix, by its number: inputs, outputs, its first weight, its first scale. Number 0 is none.
+INPUTS, OUTPUTS, FIRST_WEIGHT, FIRST_SCALE = range(4)
+WIRE_COLUMNS = 4
 
 # Of a step format, by format | kept << 3 | bitmap << 5: weights of a row in a step, bits of each, kept of 16 (0:
 # dense), bitmap, words of metadata, whole words of weights (sparse), cycles, elements, and of which an activation
@@ -52,13 +58,16 @@ class Flat(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for one instruction: weights and elements of a block, a vector, rows of each core."""
+    """Room for one instruction: weights and elements of a block, a vector, rows of each core; and what is hardwired."""
 
     weights: npt.NDArray[np.int16]
     slots: npt.NDArray[np.int32]
     activations: npt.NDArray[np.int16]
     rows: Floats
     operand: Floats
+    wires: Integers
+    wire_values: npt.NDArray[np.int8]
+    wire_scales: npt.NDArray[np.uint16]
 
 
 def flat(arrays: Arrays) -> Flat:
@@ -71,16 +80,27 @@ def flat(arrays: Arrays) -> Flat:
     return Flat(**rows)
 
 
-def scratch(spec: MachineSpec) -> Scratch:
+def scratch(spec: MachineSpec, wires: Wires | None = None) -> Scratch:
     """Room that grows only where it is used: the longest rows and blocks are those of the widest counts."""
     longest = (1 << 21) + spec.granule
     weights = 8 * spec.stream_words * spec.word_bytes
+    matrices = wires.matrices if wires else ()
+    table = np.zeros((1 + len(matrices), WIRE_COLUMNS), np.int64)
+    for line, matrix in zip(table[1:], matrices, strict=True):
+        line[INPUTS], line[OUTPUTS] = matrix.shape.inputs, matrix.shape.outputs
+    table[1:, FIRST_WEIGHT] = np.cumsum(table[:-1, INPUTS] * table[:-1, OUTPUTS])
+    table[1:, FIRST_SCALE] = np.cumsum(table[:-1, OUTPUTS])
+    values = [np.zeros(0, np.int8), *(matrix.values.reshape(-1) for matrix in matrices)]
+    scales = [np.zeros(0, np.uint16), *(matrix.scales.view(np.uint16) for matrix in matrices)]
     return Scratch(
         weights=np.zeros(weights, np.int16),
         slots=np.zeros(weights if spec.sparse else 1, np.int32),
         activations=np.zeros(16 * spec.activation_rows * spec.lanes, np.int16),
         rows=np.zeros((spec.cores, longest), np.float32),
         operand=np.zeros(longest, np.float32),
+        wires=table,
+        wire_values=np.concatenate(values),
+        wire_scales=np.concatenate(scales),
     )
 
 
@@ -96,6 +116,7 @@ def parameters(spec: MachineSpec) -> Integers:
             spec.matrix_columns,
             spec.cores,
             spec.rows_per_scaler,
+            spec.activation_row_bytes,
         ],
         np.int64,
     )

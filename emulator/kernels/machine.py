@@ -24,9 +24,11 @@ from emulator.kernels.layout import (
 from emulator.kernels.matrix import format_of, matrix
 from emulator.kernels.transfer import load, next_token, store
 from emulator.kernels.vector import vector
+from emulator.kernels.wires import wired
 from emulator.operations import prepare
 from emulator.state import END, TOKEN
 from hw.spec.instructions import ADDRESS_BITS, SEMAPHORE_BITS, Register, Unit
+from hw.spec.weight_format import WIRES
 
 CHUNK = 256
 # Columns of a unit in the run.
@@ -37,6 +39,7 @@ STUCK, TOKEN_SET, ILLEGAL, BAD_PROGRAM = range(4)
 _FULL = (1 << SEMAPHORE_BITS) - 1
 _REG_TOKEN = int(Register.TOKEN)
 _MASK = (1 << ADDRESS_BITS) - 1
+_FORMAT = COLUMNS[Unit.MPE]["format"]
 _POSITION = COLUMNS[Unit.SYS]["position"]
 _NOTHING, _MOVED, _TOKEN, _ILLEGAL, _BAD = range(5)
 
@@ -160,7 +163,9 @@ def _execute(
     if unit == SFU:
         return vector(flat, op, p, room)
     for core in range(p[CORES]):
-        if unit == MPE:
+        if unit == MPE and op[_FORMAT] == WIRES:
+            legal = wired(flat, core, op, p, room)
+        elif unit == MPE:
             legal = matrix(flat, core, op, p, formats[format_of(op)], room)
         elif unit == LD:
             legal = load(flat, core, op, p)

@@ -196,7 +196,7 @@ def _gathered(
 
 
 @compiled
-def _scaled(total: np.int32, code: Whole) -> Whole:
+def scaled(total: np.int32, code: Whole) -> Whole:
     """Times an FP16 scale, in units of 2**-24."""
     exponent, fraction = code >> 10 & 31, code & 1023
     product = np.int64(total) * ((fraction + 1024) << (exponent - 1) if exponent else fraction)
@@ -229,7 +229,7 @@ def _output_scale(bits: np.int32) -> np.int32:
 
 
 @compiled
-def _write(
+def write_outputs(
     result: Floats,
     row: Whole,
     sums: Integers,
@@ -299,7 +299,7 @@ def matrix(
                         part = _dot(weights, begin, length, acts, v * count + g * length)
                     if op[_SCALED]:
                         code = scales[((group_word + g) * rows + row) % len(scales)]
-                        total += _scaled(part, np.int64(code))
+                        total += scaled(part, np.int64(code))
                     else:
                         total += np.int64(part) << 24
                 sums[row] = total
@@ -307,7 +307,7 @@ def matrix(
             if op[_LAST]:
                 at = op[_RESULT] + v * op[_RESULT_PITCH] + block * rows // p[LANES]
                 entry = op[_SCALE] + v * op[_SCALE_PITCH]
-                _write(result, at, sums, output_scales, entry, p[LANES], holder)
+                write_outputs(result, at, sums, output_scales, entry, p[LANES], holder)
     registers[ACCUMULATED] = (vectors - 1) % p[MATRIX_COLUMNS] + 1
     if op[_POP]:
         registers[STREAM_READ] += blocks * block_words

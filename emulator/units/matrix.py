@@ -11,6 +11,7 @@ from emulator.numerics.floating import canonical, from_integer, multiply
 from emulator.state import MachineState
 from emulator.units.matrix_check import check_operation, step_format
 from emulator.units.rows import taken, write_rows
+from emulator.units.wires import check_wired, group_sums_of, is_wired
 from hw.spec.weight_format import BLOCK_ELEMENTS, StepFormat, WeightFormat
 
 __all__ = ["FRACTION_BITS", "SCALE_FACTORS", "check_operation", "execute", "group_sums"]
@@ -51,6 +52,8 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     if operation["sync"]:
         return 0
     spec = state.spec
+    if is_wired(operation):
+        return _execute_wired(state, operation)
     step = step_format(operation)
     check_operation(spec, operation)
     if state.checked:
@@ -78,6 +81,17 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
         state.stream_read += weight_words
         state.scale_read += blocks * groups if operation["scaled"] else 0
     return _write(state, operation, accumulators) if operation["last"] else 0
+
+
+def _execute_wired(state: MachineState, operation: Mapping[str, int]) -> int:
+    """A product with a hardwired matrix: one group a row, with the row's scale; no ring is read."""
+    check_wired(state.spec, operation)
+    if state.wires is None:
+        raise ValueError("the program has no weights for its hardwired matrices")
+    sums, codes = group_sums_of(state.wires, operation, state.activation)
+    accumulators = (sums * SCALE_FACTORS[codes]).reshape(-1, 1, state.spec.matrix_rows)
+    _keep(state, accumulators[-1])
+    return _write(state, operation, accumulators)
 
 
 def _check_columns(state: MachineState, operation: Mapping[str, int]) -> None:

@@ -20,6 +20,7 @@ from hw.core.tokens import Tokens
 from hw.core.vector import VectorUnit, exchange_members
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 
 __all__ = ["Core", "add_core", "core_signature", "join"]
 
@@ -71,35 +72,40 @@ class Core(wiring.Component):
         The machine.
     trace : bool
         Whether `retirement` reports every retirement; otherwise it stays 0 and costs nothing.
+    wires : Wires, optional
+        Matrices in wires, where the machine has them.
 
     Members
     -------
     See `core_signature`.
     """
 
-    def __init__(self, spec: MachineSpec, trace: bool = False) -> None:
+    def __init__(self, spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> None:
         self.spec = spec
         self.trace = trace
+        self.wires = wires
         super().__init__(core_signature(spec))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        add_core(m, self, self.spec, self.trace)
+        add_core(m, self, self.spec, self.trace, self.wires)
         return m
 
 
-def add_core(m: Module, core: Any, spec: MachineSpec, trace: bool) -> None:
-    """Add a core to a module that may hold more: one core alone needs no level of the hierarchy for itcore.
+def add_core(
+    m: Module, core: Any, spec: MachineSpec, trace: bool, wires: Wires | None = None
+) -> None:
+    """Add a core to a module that may hold more: one core alone needs no level of the hierarchy for it.
 
     Parameters
     ----------
     core : interface of `core_signature(spec)`
-    spec, trace
+    spec, trace, wires
         See `Core`.
     """
     command, status = core.command, core.status
     m.submodules.tokens = tokens = Tokens()
-    engine: Any = MatrixEngine(spec)
+    engine: Any = MatrixEngine(spec, wires=wires)
     m.submodules.load = load = LoadUnit(spec)
     m.submodules.store = store = StoreUnit(spec)
     m.submodules.matrix = matrix = engine

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -11,15 +11,17 @@ from hw.core.matrix_activations import MatrixActivations, MatrixWindow
 from hw.core.matrix_drain import MatrixDrain
 from hw.core.matrix_element import rows_together
 from hw.core.matrix_mode import select_by
-from hw.core.matrix_row import MatrixRow
+from hw.core.matrix_row import GROUP_SUM_BITS, MatrixRow
 from hw.core.matrix_scaler import MatrixScaler, scaler_control_layout
 from hw.core.matrix_sequence import MatrixSequence, step_layout
+from hw.core.matrix_wires import MatrixWires, check_wires
 from hw.core.ports import operation_layout, read_port, unit_members, write_port
 from hw.floating_values import named
 from hw.spec.floating import FP32
 from hw.spec.instructions import Unit
 from hw.spec.latency import matrix_element_cycles
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 
 __all__ = ["STREAM_PAIR", "MatrixEngine"]
 
@@ -52,6 +54,8 @@ class MatrixEngine(wiring.Component):
         The machine.
     vendor : bool
         DSP slices are primitives, for vendor tools, and not their behaviour.
+    wires : Wires or None
+        Weights of the machine's hardwired matrices.
 
     Members
     -------
@@ -87,9 +91,12 @@ class MatrixEngine(wiring.Component):
     output_scales: Any
     results: Any
 
-    def __init__(self, spec: MachineSpec, *, vendor: bool = False) -> None:
+    def __init__(
+        self, spec: MachineSpec, *, vendor: bool = False, wires: Wires | None = None
+    ) -> None:
         self.spec = spec
         self.vendor = vendor
+        self.wires = check_wires(spec, wires) if spec.wired_bits else None
         word_bits = 8 * spec.word_bytes
         row = spec.activation_row_bytes
         activation_depth = spec.activation_rows * spec.lanes // row
@@ -132,9 +139,14 @@ class MatrixEngine(wiring.Component):
             steps.append(later)
 
         # A scale word stays on its port until all rows have had theirs.
-        self._read_scales(m, sequence, steps[GATHER + late - 2 + spec.rows_per_scaler])
+        scaled = steps[GATHER + late - 2 + spec.rows_per_scaler]
+        self._read_scales(m, sequence, scaled)
         group_sums = self._rows(m, sequence, steps)
-        self._scalers(m, sequence, steps[late:], group_sums, drain)
+        scales: Value = self.scales.data
+        if self.wires is not None:
+            group_sums = [list(sums) for sums in group_sums]
+            scales = self._wires(m, sequence, scaled, steps[GATHER + late], group_sums)
+        self._scalers(m, sequence, steps[late:], group_sums, scales, drain)
         m.d.comb += [
             sequence.drained.eq(drain.done),
             drain.start.eq(sequence.started),
@@ -246,12 +258,37 @@ class MatrixEngine(wiring.Component):
                     m.d.comb += row.slots[column].eq(select.slots)
         return group_sums
 
+    def _wires(
+        self,
+        m: Module,
+        sequence: MatrixSequence,
+        scaled: data.View,
+        gathered: data.View,
+        group_sums: list[list[Value]],
+    ) -> Value:
+        """Hardwired matrices: their sums take the place of group sums; returns the scales, theirs or the ring's."""
+        m.submodules.wires = wires = MatrixWires(self.spec, self.wires)
+        wired = sequence.wired
+        m.d.comb += [
+            wires.start.eq(sequence.started & wired),
+            wires.number.eq(sequence.operation.steps),
+            wires.activations.eq(self.activations[0].data),
+            wires.take.eq(gathered.valid & wired),
+            wires.next_scales.eq(scaled.group_last & wired),
+        ]
+        for row, sums in enumerate(group_sums):
+            chosen = Signal(signed(GROUP_SUM_BITS), name=f"row_sum_{row}")
+            m.d.comb += chosen.eq(Mux(wired, wires.sums[row], sums[0]))
+            sums[0] = chosen
+        return Mux(wired, wires.scales, self.scales.data)
+
     def _scalers(
         self,
         m: Module,
         sequence: MatrixSequence,
         steps: list[Any],
         group_sums: list[list[Value]],
+        scales: Value,
         drain: MatrixDrain,
     ) -> None:
         shared = self.spec.rows_per_scaler
@@ -290,7 +327,7 @@ class MatrixEngine(wiring.Component):
             for place in range(shared):
                 index = begin + place
                 m.d.comb += scaler.scales[place].eq(
-                    self.scales.data.word_select(index, len(scaler.scales[place]))
+                    scales.word_select(index, len(scaler.scales[place]))
                 )
                 m.d.comb += drain.sums[index].eq(scaler.sums[place])
                 for column, group_sum in enumerate(group_sums[index]):

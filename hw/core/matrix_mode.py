@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data
 
 from hw.spec.machine import MachineSpec
-from hw.spec.weight_format import KEPT, StepFormat, WeightFormat
+from hw.spec.weight_format import KEPT, WIRES, StepFormat, WeightFormat
 
 __all__ = ["MatrixMode", "advance", "is_wide", "select_by"]
 
@@ -48,6 +48,8 @@ class MatrixMode:
     ----------
     legal : Value
         The machine has it.
+    wired : Value
+        The weights are those of a hardwired matrix: what is said of steps below does not count.
     wide : Value
         Four weights a step, not eight.
     sparse, bitmap : Value
@@ -65,6 +67,7 @@ class MatrixMode:
     """
 
     legal: Value
+    wired: Value
     wide: Value
     sparse: Value
     bitmap: Value
@@ -93,14 +96,17 @@ class MatrixMode:
             width = max(facts).bit_length()
             if len(set(facts)) == 1:
                 return Const(facts[0], width)
-            choices = zip(codes, facts, strict=True)
+            # A hardwired product has no steps of the stream, so none with metadata either.
+            pairs = [(WIRES, 0)] if spec.wired_bits else []
+            pairs += zip(codes, facts, strict=True)
             return select_by(
-                m, f"mode_{name}", code, {number: Const(value, width) for number, value in choices}
+                m, f"mode_{name}", code, {number: Const(value, width) for number, value in pairs}
             )
 
         unit = spec.stream_alignment
         return cls(
             legal=legal,
+            wired=code == WIRES if spec.wired_bits else Const(0, 1),
             wide=table("wide", lambda step: is_wide(step.weight)),
             sparse=table("sparse", lambda step: step.kept > 0),
             bitmap=table("bitmap", lambda step: step.bitmap),

@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 from hw.core.matrix_mode import UNIT_ELEMENTS, MatrixMode
 from hw.core.ports import operation_layout
 from hw.spec.instructions import COUNT_BITS, Unit
+from hw.spec.latency import wired_lead_cycles
 from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import WeightFormat
 
@@ -53,7 +54,8 @@ class MatrixSequence(wiring.Component):
     An instruction accepted in cycle s has the last step of pass p, counted from 1 over all blocks, in cycle
     s + p*period, and its other steps in the cycles before, one every c, where c is 1, or 2 if sparse: then the metadata
     are read in the first and the weights in the second. period = max(steps*c, columns*drain_cycles),
-    columns = min(matrix_columns, vectors).
+    columns = min(matrix_columns, vectors). A hardwired product has a single step for each block, and a lead in which
+    its activations are read, row by row from the first cycle on, and multiplied.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ class MatrixSequence(wiring.Component):
         The instruction under way.
     mode : Out(mode_layout())
         Its format, decoded.
+    wired : Out(1)
+        It is a product with a hardwired matrix.
     started : Out(1)
         First cycle of an instruction that computes something.
     step : Out(step_layout())
@@ -90,6 +94,7 @@ class MatrixSequence(wiring.Component):
     drained: Value
     operation: data.View
     mode: data.View
+    wired: Value
     started: Value
     step: data.View
     stream_position: Value
@@ -107,6 +112,7 @@ class MatrixSequence(wiring.Component):
             "drained": In(1),
             "operation": Out(layout),
             "mode": Out(mode_layout()),
+            "wired": Out(1),
             "started": Out(1),
             "step": Out(step_layout()),
             "stream_position": Out(exact_log2(4 * spec.stream_words // spec.stream_alignment)),
@@ -128,7 +134,11 @@ class MatrixSequence(wiring.Component):
         m.d.comb += [
             self.mode.format.eq(operation.format),
             self.mode.scaled.eq(operation.scaled),
+            self.wired.eq(mode.wired),
         ]
+        if self.spec.wired_matrices:
+            # The scales of hardwired matrices are constants; those of the ring stay where they are.
+            m.d.comb += self.mode.scaled.eq(operation.scaled | mode.wired)
 
         steps_left = Signal(COUNT_BITS, reset_less=True)
         over = self._count_cycles(m, asked, mode, accept, counting, steps_left)
@@ -174,13 +184,19 @@ class MatrixSequence(wiring.Component):
         payload, spec = self.i.payload, self.spec
         drain = spec.drain_cycles
         cycles = Signal(COUNT_BITS + spec.sparse)
-        m.d.comb += cycles.eq(Mux(asked.sparse, payload.steps << 1, payload.steps))
+        asked_steps, own_steps = payload.steps, self.operation.steps
+        if spec.wired_matrices:
+            asked_steps = Mux(asked.wired, 1, asked_steps)
+            own_steps = Mux(mode.wired, 1, own_steps)
+        m.d.comb += cycles.eq(Mux(asked.sparse, payload.steps << 1, asked_steps))
         drained: Value | int = drain
         if spec.matrix_columns > 1:
             drained = Mux(payload.vectors == 1, drain, spec.matrix_columns * drain)
         pause = Signal(range(max(spec.matrix_columns * drain, 2)), reset_less=True)
         pause_left = Signal.like(pause, reset_less=True)
         paused, over, active, with_weights = Signal(), Signal(), Signal(), Signal()
+        pausing = counting & pause_left.any()
+        leading = self._count_lead(m, asked, accept, counting) if spec.wired_matrices else None
         m.d.comb += [
             paused.eq(pause_left.any()),
             active.eq(counting & ~paused),
@@ -189,20 +205,39 @@ class MatrixSequence(wiring.Component):
             self.step.metadata.eq(active & ~with_weights),
             over.eq(self.step.valid & (steps_left == 1)),
         ]
+        if leading is not None:
+            m.d.comb += paused.eq(pause_left.any() | leading)
+            pausing &= ~leading
         if spec.sparse:
             metadata_read = Signal()
             m.d.comb += with_weights.eq(~mode.sparse | metadata_read)
             m.d.sync += metadata_read.eq(self.step.metadata)
         with m.If(self.step.valid):
             m.d.sync += steps_left.eq(steps_left - 1)
-        with m.If(counting & paused):
+        with m.If(pausing):
             m.d.sync += pause_left.eq(pause_left - 1)
         with m.If(over):
-            m.d.sync += [steps_left.eq(self.operation.steps), pause_left.eq(pause)]
+            m.d.sync += [steps_left.eq(own_steps), pause_left.eq(pause)]
         with m.If(accept):
             short = Mux(cycles < drained, drained - cycles, 0)
-            m.d.sync += [steps_left.eq(payload.steps), pause.eq(short), pause_left.eq(short)]
+            m.d.sync += [steps_left.eq(asked_steps), pause.eq(short), pause_left.eq(short)]
         return over
+
+    def _count_lead(self, m: Module, asked: MatrixMode, accept: Value, counting: Value) -> Value:
+        """Whether a hardwired product is still in its lead."""
+        spec = self.spec
+        leads = [wired_lead_cycles(spec, matrix.inputs) for matrix in spec.wired_matrices]
+        left = Signal(range(max(leads) + 1), reset_less=True)
+        with m.If(counting & left.any()):
+            m.d.sync += left.eq(left - 1)
+        with m.If(accept):
+            m.d.sync += left.eq(0)
+            with m.If(asked.wired):
+                with m.Switch(self.i.payload.steps):
+                    for number, lead in enumerate(leads, 1):
+                        with m.Case(number):
+                            m.d.sync += left.eq(lead)
+        return left.any()
 
     def _count_groups(self, m: Module, accept: Value, over: Value) -> Value:
         """Ends of groups; returns whether a block ends inside a group, which is illegal."""
@@ -297,6 +332,9 @@ class MatrixSequence(wiring.Component):
             m.d.comb += begin.eq(Mux(self.step.block_last, first, vector + later))
             with m.If(self.step.valid):
                 m.d.sync += unit.eq(unit + mode.span_units)
+            if self.spec.wired_matrices:
+                with m.If(mode.wired):
+                    m.d.sync += unit.eq(unit + self.spec.activation_row_bytes // UNIT_ELEMENTS)
             with m.If(over):
                 m.d.sync += [unit.eq(begin), vector.eq(begin)]
             with m.If(accept):
@@ -314,6 +352,24 @@ class MatrixSequence(wiring.Component):
         no_group = payload.scaled & (group_cycles < spec.rows_per_scaler)
         # What a step needs is read from one row of the activation buffer.
         unaligned = ((payload.activation | payload.activation_pitch) & asked.misaligned).any()
+        wrong = ~asked.legal | none | many | no_group | unaligned
         refused = Signal()
-        m.d.comb += refused.eq(~payload.sync & (~asked.legal | none | many | no_group | unaligned))
+        if spec.wired_matrices:
+            wrong = Mux(asked.wired, self._refused_wires(m, payload), wrong)
+        m.d.comb += refused.eq(~payload.sync & wrong)
         return refused
+
+    def _refused_wires(self, m: Module, payload: data.View) -> Value:
+        """The same for a hardwired product: one vector, all blocks of a matrix that there is."""
+        spec = self.spec
+        fits = Signal()
+        with m.Switch(payload.steps):
+            for number, matrix in enumerate(spec.wired_matrices, 1):
+                with m.Case(number):
+                    m.d.comb += fits.eq(payload.blocks == matrix.outputs // spec.matrix_rows)
+            with m.Default():
+                m.d.comb += fits.eq(0)
+        units = spec.activation_row_bytes // UNIT_ELEMENTS - 1
+        unaligned = ((payload.activation | payload.activation_pitch) & units).any()
+        whole = payload.first & payload.last & (payload.vectors == 1)
+        return ~(fits & whole) | payload.scaled | payload.pop | unaligned

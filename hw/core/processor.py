@@ -14,6 +14,7 @@ from hw.core.exchange import Exchange, TokenChoice
 from hw.core.sequencer import trace_layout
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 
 
 def control_ports() -> dict[str, tuple[str, wiring.Member]]:
@@ -60,6 +61,8 @@ class Processor(wiring.Component):
         The machine.
     trace : bool
         Adds the retirement trace as ports, for simulation.
+    wires : Wires or None
+        Weights of the machine's hardwired matrices; their networks are modules of their own (`hw.wires_verilog`).
 
     Members
     -------
@@ -78,9 +81,10 @@ class Processor(wiring.Component):
     irq: Value
     trace_start: Value
 
-    def __init__(self, spec: MachineSpec, trace: bool = False) -> None:
+    def __init__(self, spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> None:
         self.spec = spec
         self.trace = trace
+        self.wires = wires
         members = {name: member for name, (_, member) in control_ports().items()}
         for number in range(spec.cores * spec.channels):
             members |= {name: member for name, (_, member) in memory_ports(spec, number).items()}
@@ -97,9 +101,9 @@ class Processor(wiring.Component):
         cores: list[Any]
         if spec.cores == 1:
             cores = [core_signature(spec).create(path=("core",))]
-            add_core(m, cores[0], spec, self.trace)
+            add_core(m, cores[0], spec, self.trace, self.wires)
         else:
-            cores = [Core(spec, self.trace) for _ in range(spec.cores)]
+            cores = [Core(spec, self.trace, self.wires) for _ in range(spec.cores)]
             for number, core in enumerate(cores):
                 m.submodules[f"core{number}"] = core
             self._network(m, control, cores)

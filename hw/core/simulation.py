@@ -9,6 +9,7 @@ from hw.core.memory_model import TIMING_FIELDS, MemoryModel, fault_signature
 from hw.core.processor import Processor, control_ports, memory_ports, trace_ports
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
+from hw.spec.wires import Wires
 
 FAULT_BITS = ("enable", "stall")
 """Inputs of faults that each core has its own bit of."""
@@ -25,6 +26,8 @@ class Simulation(wiring.Component):
         The machine.
     memory_words : int or None
         Capacity of the simulated memory, a power of two; that of the machine if None.
+    wires : Wires or None
+        Weights of the machine's hardwired matrices.
 
     Members
     -------
@@ -37,8 +40,11 @@ class Simulation(wiring.Component):
 
     irq: Value
 
-    def __init__(self, spec: MachineSpec, memory_words: int | None = None) -> None:
+    def __init__(
+        self, spec: MachineSpec, memory_words: int | None = None, wires: Wires | None = None
+    ) -> None:
         self.spec = spec
+        self.wires = wires
         self.memory_words = memory_words or spec.memory.words
         members = {name: member for name, (_, member) in control_ports().items()}
         members |= {f"timing_{name}": In(width) for name, width in TIMING_FIELDS.items()}
@@ -51,7 +57,7 @@ class Simulation(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         spec = self.spec
-        m.submodules.processor = processor = Processor(spec, trace=True)
+        m.submodules.processor = processor = Processor(spec, trace=True, wires=self.wires)
         for port, (_, member) in control_ports().items():
             inner, outer = getattr(processor, port), getattr(self, port)
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)

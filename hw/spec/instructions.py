@@ -228,7 +228,7 @@ EXECUTE: dict[Unit, list[Field]] = {
         Field("source_pitch", 16, "units of 4 bytes from row to row"),
     ],
     Unit.MPE: [
-        Field("format", 3, "see hw.spec.weight_format.WeightFormat"),
+        Field("format", 3, "see hw.spec.weight_format.WeightFormat; 7: a hardwired matrix"),
         Field("kept", 2, "weights kept of 16: 0: all (dense), 1: 8, 2: 4, 3: 2"),
         Field("bitmap", 1, "metadata of sparse steps are bitmaps, not indices"),
         Field("scaled", 1, "multiply each group's sum by its scale"),
@@ -241,7 +241,7 @@ EXECUTE: dict[Unit, list[Field]] = {
         ),
         Field("group_steps", 12, "steps of a scale group"),
         *count_fields("blocks", "blocks of matrix_rows outputs"),
-        *count_fields("steps", "steps along K"),
+        *count_fields("steps", "steps along K; the number of a hardwired matrix, from 1"),
         *count_fields("vectors", "activation vectors"),
         *buffer_fields("activation", "activation buffer, in units of 4 elements", 2),
         Field("activation_pitch", 16, "units of 4 elements from vector to vector"),

@@ -80,6 +80,20 @@ def matrix_cycles(
     return matrix_latency(spec) + passes * max(steps * step_cycles, drain) + drain
 
 
+def wired_lead_cycles(spec: MachineSpec, inputs: int) -> int:
+    """Cycles by which the blocks of a hardwired product are later than those of a product of one step.
+
+    One for each row of the activation buffer that is read, and one for each digit.
+    """
+    return inputs // spec.activation_row_bytes + spec.wired_digits
+
+
+def wired_cycles(spec: MachineSpec, number: int, blocks: int) -> int:
+    """Cycles from issue to end of a product with hardwired matrix `number`, counted from 1."""
+    lead = wired_lead_cycles(spec, spec.wired_matrices[number - 1].inputs)
+    return lead + matrix_cycles(spec, blocks, 1)
+
+
 def vector_beats(spec: MachineSpec, length: int) -> int:
     """Beats of one row of `length` elements."""
     return -(-length // spec.granule) * (spec.granule // spec.lanes)

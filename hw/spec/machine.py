@@ -17,6 +17,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import ENCODING_VERSION
 from hw.spec.targets import TARGETS, list_targets, read_target, require_family, shown
 from hw.spec.weight_format import StepFormat, WeightFormat, step_formats
+from hw.spec.wires import ACTIVATION_BITS, WiredShape, parse_shape
 
 __all__ = [
     "TARGETS",
@@ -113,6 +114,12 @@ class MachineSpec:
         Equal cores, each with memory channels of its own.
     exchange_latency : int
         Registers between cores, in cycles.
+    wired_bits : int
+        Bits of each activation a cycle into hardwired matrices, 1, 2 or 4; 0: all weights come from memory.
+    wired_shapes : tuple of str
+        Of each hardwired matrix: inputs x outputs. Empty in a target that is no particular model's.
+    wired_digest : str
+        Identity of their weights (`hw.spec.wires.Wires.digest`); empty where weights are not known.
     """
 
     name: str
@@ -144,6 +151,9 @@ class MachineSpec:
     rows_per_scaler: int = 1
     cores: int = 1
     exchange_latency: int = 4
+    wired_bits: int = 0
+    wired_shapes: tuple[str, ...] = ()
+    wired_digest: str = ""
 
     @cached_property
     def word_bytes(self) -> int:
@@ -215,10 +225,21 @@ class MachineSpec:
         """Cycles to empty `matrix_rows` accumulators."""
         return self.matrix_rows // self.drain_lanes
 
+    @cached_property
+    def wired_matrices(self) -> tuple[WiredShape, ...]:
+        """Shapes of the hardwired matrices."""
+        return tuple(parse_shape(text) for text in self.wired_shapes)
+
+    @property
+    def wired_digits(self) -> int:
+        """Cycles in which hardwired matrices take an activation vector."""
+        return ACTIVATION_BITS // self.wired_bits
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionary of every field, as a target file would have it."""
         content = asdict(self)
-        content["weight_formats"] = list(self.weight_formats)
+        for name in ("weight_formats", "wired_shapes"):
+            content[name] = list(content[name])
         return content
 
     @property
@@ -230,6 +251,8 @@ class MachineSpec:
         content = self.to_dict()
         content["memory"] = {"words": self.memory.words}
         del content["name"], content["clock_hz"]
+        if not self.wired_bits:
+            del content["wired_bits"], content["wired_shapes"], content["wired_digest"]
         content["encoding"] = ENCODING_VERSION
         text = json.dumps(content, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
@@ -306,6 +329,7 @@ def check_machine(spec: MachineSpec, where: str) -> MachineSpec:
     ):
         fail("vector_lanes", f"a power of two from 2 to {most}", spec.vector_lanes)
     _check_matrix(spec, fail)
+    _check_wires(spec, fail)
     if spec.drain_lanes > spec.lanes:
         fail("drain_lanes", f"at most the {spec.lanes} lanes", spec.drain_lanes)
     if spec.burst_beats * spec.bus_bytes > 4096:
@@ -355,6 +379,29 @@ def _check_matrix(spec: MachineSpec, fail: Callable[[str, str, object], NoReturn
         fail("rows_per_scaler", expected, spec.rows_per_scaler)
 
 
+def _check_wires(spec: MachineSpec, fail: Callable[[str, str, object], NoReturn]) -> None:
+    if spec.wired_bits not in (0, 1, 2, 4):
+        fail("wired_bits", "0, 1, 2 or 4 (bits of an activation a cycle)", spec.wired_bits)
+    if not spec.wired_bits and (spec.wired_shapes or spec.wired_digest):
+        fail("wired_bits", "1, 2 or 4 where there are wired_shapes or a wired_digest", 0)
+    if spec.wired_digest and not re.fullmatch(r"[0-9a-f]{32}", spec.wired_digest):
+        fail("wired_digest", "32 hexadecimal digits", spec.wired_digest)
+    if spec.wired_bits and spec.cores > 1:
+        fail("cores", "1 with hardwired matrices", spec.cores)
+    if len(spec.wired_shapes) >= 1 << 12:
+        fail("wired_shapes", "fewer than 4096 matrices", len(spec.wired_shapes))
+    for text in spec.wired_shapes:
+        try:
+            shape = parse_shape(text)
+        except ValueError:
+            fail("wired_shapes", "inputs x outputs, as 64x512", text)
+        if shape.inputs % spec.activation_row_bytes or shape.outputs % spec.matrix_rows:
+            expected = (
+                f"multiples of {spec.activation_row_bytes} inputs and {spec.matrix_rows} outputs"
+            )
+            fail("wired_shapes", expected, text)
+
+
 def machine_from_dict(content: object, where: str) -> MachineSpec:
     """Build and check a `MachineSpec` from the content of a target file.
 
@@ -399,6 +446,8 @@ _KINDS: dict[str, tuple[type, str]] = {
     "memory": (dict, "a mapping of fields"),
     "weight_formats": (list, "a list of names"),
     "matrix_element": (str, "a name"),
+    "wired_shapes": (list, "a list of shapes, inputs x outputs"),
+    "wired_digest": (str, "hexadecimal digits"),
 }
 
 

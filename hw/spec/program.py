@@ -2,7 +2,8 @@
 
 Layout: magic `LPUPROG\\n`, version (u32), header length (u32), header (JSON), sections back to back, SHA-256 of
 everything before it. All integers are little-endian. The header names every section with its length. The section of
-the memory has the images of all cores one behind another, all of the same length.
+the memory, the last, has the images of all cores one behind another, all of the same length. A machine with
+hardwired matrices has a section `wires` before it: their weights (`hw.spec.wires`).
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import ENCODING_VERSION, Unit, instruction_bits
 from hw.spec.machine import MachineSpec, machine_from_dict
 from hw.spec.output import atomic_write
+from hw.spec.wires import Wires
 
 MAGIC = b"LPUPROG\n"
 VERSION = 2
@@ -46,13 +48,16 @@ class Program:
         Initial memory image of each core, from word 0 on; the rest of the memory is zero.
     information : dict
         Plain data for the host and for reports: model name, vocabulary size, longest context, stop tokens,
-        regions of the memory, recipe, tokenizer (JSON text, may be absent).
+        regions of the memory, recipe, tokenizer (JSON text, may be absent), names of the hardwired matrices.
+    wires : Wires, optional
+        Weights of the machine's hardwired matrices, if it has any: what its hardware is made with.
     """
 
     machine: MachineSpec
     instructions: dict[Unit, list[int]]
     memory: np.ndarray
     information: dict[str, Any] = field(default_factory=dict)
+    wires: Wires | None = None
 
     @property
     def machine_hash(self) -> int:
@@ -79,6 +84,7 @@ def write_program(
     instructions: dict[Unit, list[int]],
     words: int,
     information: dict[str, Any],
+    wires: Wires | None = None,
 ) -> Iterator[np.ndarray]:
     """Write a program file whose memory is filled in place, so that it need not fit the computer's own.
 
@@ -89,12 +95,16 @@ def write_program(
     ----------
     words : int
         Words of the memory image of each core.
+    wires : Wires, optional
+        Weights of hardwired matrices.
     """
     sections: list[tuple[str, bytes]] = []
     for unit in Unit:
         width = instruction_bits(unit) // 8
         code = b"".join(word.to_bytes(width, "little") for word in instructions.get(unit, []))
         sections.append((unit.name, code))
+    if wires is not None:
+        sections.append(("wires", wires.to_bytes()))
     shape = (machine.cores, words, machine.word_bytes)
     header = json.dumps(
         {
@@ -131,6 +141,7 @@ def save_program(program: Program, path: Path) -> None:
         program.instructions,
         program.memory.shape[-2],
         program.information,
+        program.wires,
     ) as memory:
         memory[:] = program.memory
 
@@ -206,7 +217,8 @@ def _read_program(file: BinaryIO, where: str, machine: MachineSpec | None) -> Pr
             f"{where}: compiled for machine {spec.name} ({spec.hash:#010x}), not {machine.name} ({machine.hash:#010x})"
         )
     _check_information(header["information"], where)
-    places = _parse_sections(header["sections"], _PREFIX.size + header_bytes, length, where)
+    begin, wired = _PREFIX.size + header_bytes, bool(spec.wired_digest)
+    places = _parse_sections(header["sections"], begin, length, where, wired)
     instructions: dict[Unit, list[int]] = {}
     for unit in Unit:
         width, (start, size) = instruction_bits(unit) // 8, places[unit.name]
@@ -217,7 +229,29 @@ def _read_program(file: BinaryIO, where: str, machine: MachineSpec | None) -> Pr
     _check_section(where, "memory", size, item, spec.memory.words)
     shape = ((spec.cores,) if spec.cores > 1 else ()) + (size // item, spec.word_bytes)
     memory = _map_memory(file, start, shape, "r")
-    return Program(spec, instructions, memory, header["information"])
+    wires = None
+    if wired:
+        file.seek(places["wires"][0])
+        wires = _parse_wires(spec, file.read(places["wires"][1]), header["information"], where)
+    return Program(spec, instructions, memory, header["information"], wires)
+
+
+def _parse_wires(
+    spec: MachineSpec, content: bytes, information: dict[str, Any], where: str
+) -> Wires:
+    """Weights of the hardwired matrices, which have to be those of the machine's digest."""
+    names, count = information.get("wires"), len(spec.wired_matrices)
+    if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
+        raise InputError(f"{where}: information: wires: expected {count} names")
+    try:
+        wires = Wires.from_bytes(content, spec.wired_matrices, names)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if wires.digest != spec.wired_digest:
+        raise InputError(
+            f"{where}: wires: expected weights of digest {spec.wired_digest}, found {wires.digest}"
+        )
+    return wires
 
 
 def _parse_header(text: bytes, where: str) -> dict[str, Any]:
@@ -262,7 +296,7 @@ def _check_information(information: dict[str, Any], where: str) -> None:
 
 
 def _parse_sections(
-    listed: list[Any], begin: int, end: int, where: str
+    listed: list[Any], begin: int, end: int, where: str, wired: bool
 ) -> dict[str, tuple[int, int]]:
     """First byte and length of each section: exactly those of a program, and nothing behind them."""
     sections: dict[str, tuple[int, int]] = {}
@@ -275,7 +309,7 @@ def _parse_sections(
                 raise InputError(
                     f"{where}: header: sections: expected names and lengths within the file"
                 )
-    names = [*(unit.name for unit in Unit), "memory"]
+    names = [*(unit.name for unit in Unit), *(["wires"] if wired else []), "memory"]
     if sorted(sections) != sorted(names) or begin != end:
         raise InputError(f"{where}: header: sections: expected {', '.join(names)} and nothing else")
     return sections

@@ -7,12 +7,14 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["BLOCK_ELEMENTS", "KEPT", "StepFormat", "WeightFormat", "step_formats"]
+__all__ = ["BLOCK_ELEMENTS", "KEPT", "WIRES", "StepFormat", "WeightFormat", "step_formats"]
 
 BLOCK_ELEMENTS = 16
 """Elements along K of which a sparse block keeps N: the M of N:M."""
 KEPT = (0, 8, 4, 2)
 """Elements kept of each block, by the code of the `kept` field; 0 is dense."""
+WIRES = 7
+"""Code of the `format` field for a product with a hardwired matrix; `steps` is the number of the matrix."""
 
 
 class WeightFormat(enum.IntEnum):

@@ -44,7 +44,8 @@ def lower_load(plan: Plan) -> Assembler:
         with a.unless(Condition.PREFILL):
             words = fixed(plan.hidden_words)
             _input(a, plan, "norm", Address(plan.norm), words, wait=_SFU, signal=_SFU)
-            _matrix(a, plan.head_matrix, plan.head_base, {}, HEAD_TILE)
+            if not plan.wired:
+                _matrix(a, plan.head_matrix, plan.head_base, {}, HEAD_TILE)
     return a
 
 
@@ -107,7 +108,7 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
             _norm(a, plan, segment, node.local(node.inputs[1]))
         elif node.operator is Operator.ATTENTION:
             _attention(a, plan, segment, phase)
-        elif node.operator is Operator.LINEAR:
+        elif node.operator is Operator.LINEAR and not plan.wired:
             name = node.attribute("matrix")
             base = segment.base + segment.offsets[name]
             _matrix(a, segment.matrices[name], base, {LAYER: segment.stride}, TILE)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from hw.spec.instructions import Condition, Opcode, Unit
-from hw.spec.weight_format import KEPT, StepFormat
+from hw.spec.weight_format import KEPT, WIRES, StepFormat
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import (
     DECODE,
     HEAD,
     HEAD_TILE,
+    LAYER,
     PART,
     TILE,
     Phase,
@@ -49,7 +50,10 @@ def lower_matrix(plan: Plan) -> Assembler:
         _layers(a, plan, DECODE)
         with a.unless(Condition.PREFILL):
             a.sync(wait=_SFU)
-            _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, DECODE, signal=_SFU)
+            if plan.wired:
+                _wired(a, plan, plan.head_matrix, Count(1, 1), "norm", "logits", signal=_SFU)
+            else:
+                _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, DECODE, signal=_SFU)
     return a
 
 
@@ -71,9 +75,15 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
             if source.output not in ready:
                 a.sync(wait=_SFU)
                 ready.add(source.output)
-            matrix = segment.matrices[node.attribute("matrix")]
+            name = node.attribute("matrix")
+            matrix, activation = segment.matrices[name], ACTIVATIONS[source.operator]
             result = node.local(node.output)
-            _matrix(a, plan, matrix, ACTIVATIONS[source.operator], result, TILE, phase)
+            if plan.wired:
+                number, step = plan.wired_number(segment, name), len(segment.matrices)
+                count = Count(cap=number, offset=number, level=LAYER, step=step)
+                _wired(a, plan, matrix, count, activation, result)
+            else:
+                _matrix(a, plan, matrix, activation, result, TILE, phase)
             if completes(plan.graph, node):
                 a.sync(signal=_SFU)
 
@@ -180,6 +190,24 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
                         last=piece is part.pieces[-1],
                     )  # fmt: skip
             a.sync(signal=_LD | signal)
+
+
+def _wired(a: Assembler, plan: Plan, matrix: MatrixPlan, number: Count, activation: str, result: str,
+           signal: int = 0) -> None:  # fmt: skip
+    """A hardwired matrix times the vector of the token; waits for nothing but its activations."""
+    a.execute(
+        0,
+        signal,
+        format=WIRES,
+        first=1,
+        last=1,
+        **fixed(matrix.blocks).fields("blocks"),
+        **number.fields("steps"),
+        **fixed(1).fields("vectors"),
+        **_place(plan, "activation", activation).fields("activation"),
+        **_place(plan, "result", result).fields("result"),
+        **_place(plan, "scale", "x").fields("scale"),
+    )
 
 
 def _scores(a: Assembler, plan: Plan) -> None:

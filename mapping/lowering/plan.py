@@ -1,9 +1,10 @@
 """Where everything lies: padded shapes, tiles, buffer regions and memory regions of a model on a machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hw.spec.errors import InputError
 from hw.spec.instructions import BUFFER_BITS
+from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import StepFormat, WeightFormat
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.graph.layers import equal_layers, layer_nodes
@@ -36,7 +37,7 @@ class Segment:
         Of the first of them.
     matrices : dict of str to MatrixPlan
     offsets : dict of str to int
-        Words from the layer's first word to each matrix and norm weight.
+        Words from the layer's first word to each norm weight, and to each matrix that is not hardwired.
     stride : int
         Words from layer to layer.
     base : int
@@ -130,7 +131,9 @@ class Plan(Geometry):
         """The nodes behind the last layer."""
         (self.head_matrix,) = _matrices(self.tail).values()
         self._check_head()
-        self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
+        self.head_base = 0
+        if not self.wired:
+            self.head_base = memory.take("lm_head", self.head_matrix.words, burst)
         self.key_head = self.context // spec.matrix_rows * self.key_block_words
         offsets = Regions("layer", 0)
         heads = self.kv_heads
@@ -153,7 +156,8 @@ class Plan(Geometry):
         for node in nodes:
             if node.operator is Operator.LINEAR:
                 name = node.attribute("matrix")
-                places[name] = offsets.take(name, matrices[name].words)
+                if not matrices[name].wired:
+                    places[name] = offsets.take(name, matrices[name].words)
             elif node.operator is Operator.RMS_NORM:
                 name = node.local(node.inputs[1])
                 places[name] = offsets.take(name, self.hidden_words, burst)
@@ -178,6 +182,38 @@ class Plan(Geometry):
                 f"target {self.spec.name}: matrix_columns: blocks along inputs meet at most "
                 f"{self.spec.matrix_columns} tokens at once, the chunk has {self.chunk}"
             )
+
+    @property
+    def wired(self) -> bool:
+        """Weights are wires; only keys and values come from memory."""
+        return self.head_matrix.wired
+
+    def wired_number(self, segment: Segment, name: str) -> int:
+        """Number of a hardwired matrix in the first layer of a segment.
+
+        That of the output head is 1; then come the last layer's. From layer to layer numbers fall, because a
+        count of an instruction can only fall.
+        """
+        behind = self.config.layers - 1 - segment.first
+        return 2 + len(segment.matrices) * behind + list(segment.matrices).index(name)
+
+    def wired_tensors(self) -> list[tuple[str, MatrixPlan]]:
+        """Tensors of the hardwired matrices in the order of their numbers."""
+        tensors = [("lm_head", self.head_matrix)]
+        for segment in reversed(self.segments):
+            for layer in reversed(range(segment.first, segment.first + segment.layers)):
+                tensors += [(f"layers.{layer}.{name}", m) for name, m in segment.matrices.items()]
+        return tensors
+
+    def machine(self, digest: str = "") -> MachineSpec:
+        """The machine with this model's hardwired matrices, if it has such; `digest` is the identity of their weights."""
+        if not self.wired:
+            return self.spec
+        shapes = []
+        for _, matrix in self.wired_tensors():
+            inputs = round_up(matrix.columns, self.spec.activation_row_bytes)
+            shapes.append(f"{inputs}x{matrix.blocks * self.spec.matrix_rows}")
+        return replace(self.spec, wired_shapes=tuple(shapes), wired_digest=digest)
 
     def activation_pitch(self, name: str) -> int:
         """Units of 4 elements from a token's activations to the next one's, in a region of the activation buffer."""

@@ -10,6 +10,8 @@ from mapping.lowering.regions import round_up
 
 CREDITS = (4, 2)
 """Tiles that the rings hold at once: as many of these as a block of the longest matrix allows."""
+MOST_WIRED_BITS = 5
+"""Of hardwired weights: each magnitude is a region of its own."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,19 @@ class MatrixPlan:
         Outputs and inputs (head padding included), not yet rounded to blocks and groups.
     parts : tuple of MatrixPart
         Along the outputs; one, unless the recipe says otherwise.
+    wired : bool
+        It is hardwired: one tile, and no word of memory.
     """
 
     name: str
     rows: int
     columns: int
     parts: tuple[MatrixPart, ...]
+    wired: bool = False
 
     def __str__(self) -> str:
+        if self.wired:
+            return f"{self.blocks} hardwired blocks"
         return " + ".join(f"{part.tiles} of {part.tile_blocks} blocks" for part in self.parts)
 
     @property
@@ -136,7 +143,7 @@ class MatrixPlan:
     @property
     def words(self) -> int:
         """Memory words."""
-        return sum(part.words for part in self.parts)
+        return 0 if self.wired else sum(part.words for part in self.parts)
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -169,6 +176,8 @@ def plan_matrix(
         If the target lacks a format, or the rings do not hold `credits` blocks of outputs.
     """
     blocks = -(-rows // spec.matrix_rows)
+    if spec.wired_bits:
+        return _plan_wired(spec, name, rows, columns, format)
     if isinstance(format, WeightFormat):
         runs = [(0, blocks, (_piece(spec, name, 0, columns, format),))]
     elif format.along == "inputs":
@@ -200,6 +209,28 @@ def _even(spec: MachineSpec, blocks: int, room: int) -> int:
     granule = max(1, spec.granule // spec.matrix_rows)
     tile = round_up(-(-blocks // -(-blocks // room)), granule)
     return min(blocks, tile if tile <= room else room // granule * granule or room)
+
+
+def _plan_wired(
+    spec: MachineSpec, name: str, rows: int, columns: int, format: MatrixFormat
+) -> MatrixPlan:
+    if (
+        not isinstance(format, WeightFormat)
+        or format.group is not None
+        or format.kept
+        or format.bits > MOST_WIRED_BITS
+    ):
+        raise InputError(
+            f"target {spec.name}: wired_bits: {name} needs {format}; the target has wires, for dense weights of at most "
+            f"{MOST_WIRED_BITS} bits with one scale a channel, as recipe w4a8-channel has them"
+        )
+    span = format.step.span
+    steps = round_up(columns, max(span, spec.activation_row_bytes)) // span
+    blocks = -(-rows // spec.matrix_rows)
+    piece = Piece(0, columns, format, steps, steps)
+    return MatrixPlan(
+        name, rows, columns, (MatrixPart(0, 0, blocks, rows, blocks, (piece,)),), True
+    )
 
 
 def _cut(total: int, shares: list[float]) -> list[int]:

@@ -1,6 +1,6 @@
 """Measure a trained model folder against the n-gram models, and after rounding.
 
-    python -m mapping.models.measure DIR
+    python -m mapping.models.measure [--wires] DIR
 
 Every figure is over the same tokens: all of ``heldout.txt`` but the first.
 """
@@ -86,11 +86,13 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
     tensor = torch.tensor(held_out)
-    losses = {context: evaluate(weights, tensor, context) for context in CONTEXTS}
-    longest = max(CONTEXTS)
+    contexts = [c for c in CONTEXTS if c <= network.CONFIG["max_position_embeddings"]]
+    losses = {context: evaluate(weights, tensor, context) for context in contexts}
+    longest = max(contexts)
     rounded = network.four_bit(weights)
     embedding = "model.embed_tokens.weight"
-    rounded[embedding] = network.round_to(weights[embedding], 127, weights[embedding].shape[1])
+    if network.HEAD not in rounded:
+        rounded[embedding] = network.round_to(weights[embedding], 127, weights[embedding].shape[1])
     rounded_loss = evaluate(rounded, tensor, longest)
     text_bytes = len(text.replace(corpus.END_OF_TEXT, "").encode("utf-8"))
     bits = losses[longest] * (len(held_out) - 1) / math.log(2)
@@ -108,7 +110,9 @@ def measure(folder: Path) -> dict[str, Any]:
         "bigram_loss": round(ngrams[2], 4),
         "unigram_loss": round(ngrams[1], 4),
         "nats_below_trigram": round(ngrams[3] - losses[longest], 4),
-        "int4_weights_int8_head_loss": round(rounded_loss, 4),
+        "int4_loss" if network.HEAD in rounded else "int4_weights_int8_head_loss": round(
+            rounded_loss, 4
+        ),
         "int4_perplexity_cost": round(math.exp(rounded_loss - losses[longest]) - 1, 4),
         "largest_weight": round(max(w.abs().max().item() for w in weights.values()), 3),
         "sample": sample(weights, tokenizer, PROMPT),
@@ -119,7 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the figures of one model folder as JSON."""
     parser = argparse.ArgumentParser(description="Measure a trained model folder.")
     parser.add_argument("folder", type=Path)
-    print(json.dumps(measure(parser.parse_args(argv).folder), indent=2))
+    parser.add_argument("--wires", action="store_true", help="the folder is that of pydoc-wires")
+    arguments = parser.parse_args(argv)
+    if arguments.wires:
+        network.become_wires()
+    print(json.dumps(measure(arguments.folder), indent=2))
     return 0
 
 

@@ -39,8 +39,25 @@ CONFIG: dict[str, Any] = {
     "torch_dtype": "bfloat16",
 }
 
-GROUP = 32
-"""Inputs that share one scale when weights are rounded to four bits."""
+GROUP: int | None = 32
+"""Inputs that share one scale when weights are rounded to four bits; None: all of a row, the output head's too."""
+
+HEAD = "lm_head.weight"
+"""The output head, where it is not the embedding itself."""
+
+
+def become_wires() -> None:
+    """Make the network the smaller one of `pydoc-wires`: every linear layer has a scale a row, as wires have."""
+    global GROUP
+    GROUP = None
+    CONFIG.update(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        head_dim=16,
+        max_position_embeddings=256,
+    )
 
 
 def initial_weights(seed: int) -> "Weights":
@@ -111,7 +128,8 @@ def forward(weights: "Weights", tokens: "Tensor") -> "Tensor":
         gate = F.silu(F.linear(y, weights[prefix + "mlp.gate_proj.weight"]))
         y = gate * F.linear(y, weights[prefix + "mlp.up_proj.weight"])
         x = x + F.linear(y, weights[prefix + "mlp.down_proj.weight"])
-    return F.linear(norm(x, "model.norm.weight"), weights["model.embed_tokens.weight"])
+    head = weights.get(HEAD, weights["model.embed_tokens.weight"])
+    return F.linear(norm(x, "model.norm.weight"), head)
 
 
 def loss(weights: "Weights", inputs: "Tensor", targets: "Tensor") -> "Tensor":
@@ -122,14 +140,17 @@ def loss(weights: "Weights", inputs: "Tensor", targets: "Tensor") -> "Tensor":
 
 
 def four_bit(weights: "Weights") -> "Weights":
-    """Return ``weights`` with every linear layer rounded to symmetric 4-bit groups of 32.
+    """Return ``weights`` with every linear layer rounded to symmetric 4-bit groups of `GROUP`.
 
     Gradients pass through the rounding unchanged (straight-through).
     """
     result = dict(weights)
-    for name, weight in weights.items():
-        if "_proj" in name:
-            result[name] = weight + (round_to(weight, 7, GROUP) - weight).detach()
+    linear = {name: weight for name, weight in weights.items() if "_proj" in name}
+    if GROUP is None:
+        linear[HEAD] = weights["model.embed_tokens.weight"]
+    for name, weight in linear.items():
+        rounded = round_to(weight, 7, GROUP or weight.shape[1])
+        result[name] = weight + (rounded - weight).detach()
     return result
 
 

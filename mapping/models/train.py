@@ -1,6 +1,7 @@
-"""Train the small Llama that comes with OpenLPU.
+"""Train the small Llamas that come with OpenLPU.
 
     python -m mapping.models.train -o DIR
+    python -m mapping.models.train --wires -o DIR       pydoc-wires, small enough to be simulated as wires
 
 The result is an ordinary Hugging Face folder: ``config.json``,
 ``model.safetensors`` (bfloat16), ``tokenizer.json``, the held-out text it was
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 
     from mapping.models.network import Weights
 
-# (sequences, tokens each) of a batch; every batch holds 4,096 tokens.
+# (sequences, tokens each) of a batch; every batch holds 4,096 tokens, with --wires 2,048.
 BATCHES = [(16, 256), (16, 256), (8, 512), (16, 256), (4, 1024)]
+WIRES_BATCHES = [(8, 256)]
 MUON_RATE, ADAM_RATE = 6e-3, 3e-3
 WARM_UP = 100
-DECAY_FROM = 0.65  # from here on the rates fall, and every other step sees 4-bit weights
+# From here on the rates fall, and every other step, or every one with --wires, sees 4-bit weights.
+DECAY_FROM = 0.65
 WEIGHT_DECAY = 0.1
 
 TOKENIZER_CONFIG = {
@@ -46,7 +49,6 @@ TOKENIZER_CONFIG = {
     "bos_token": corpus.END_OF_TEXT,
     "eos_token": corpus.END_OF_TEXT,
     "clean_up_tokenization_spaces": False,
-    "model_max_length": network.CONFIG["max_position_embeddings"],
 }
 
 CARD = {
@@ -62,10 +64,19 @@ CARD = {
     "int4: linear weights rounded to nearest, symmetric groups of 32 inputs; "
     "int8: one scale per row of the tied embedding.",
 }
+WIRES_CARD = {
+    **CARD,
+    "name": "pydoc-wires",
+    "description": "A Llama of 125,000 parameters, made to be hardwired, that writes Python documentation.",
+    "measured": "Losses are in nats per token over all of heldout.txt but its first token "
+    "(<|endoftext|> in the file is one token), in consecutive windows of "
+    "256 tokens unless another context is named; bytes leave out <|endoftext|>. "
+    "int4: linear weights and the output head rounded to nearest, symmetric, one scale a row.",
+}
 
 
 def train_tokenizer(texts: Sequence[str]) -> "Tokenizer":
-    """Return a byte-level BPE tokenizer of 1,024 tokens trained on ``texts``."""
+    """Return a byte-level BPE tokenizer, of as many tokens as the network has, trained on ``texts``."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -126,12 +137,13 @@ def train(
         for optimizer in both
     ]
     start, running = time.monotonic(), 0.0
+    batches = WIRES_BATCHES if network.GROUP is None else BATCHES
     for step in range(steps):
-        rows, length = BATCHES[step % len(BATCHES)]
+        rows, length = batches[step % len(batches)]
         offsets = torch.randint(len(tokens) - length, (rows, 1), generator=generator)
         batch = tokens[offsets + torch.arange(length + 1)]
-        rounded = step >= DECAY_FROM * steps and step % 2 == 1
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = step >= DECAY_FROM * steps and (step % 2 == 1 or network.GROUP is None)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=network.GROUP is not None):
             current = network.four_bit(weights) if rounded else weights
             value = network.loss(current, batch[:, :-1], batch[:, 1:])
         value.backward()
@@ -172,7 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Collect the text, train, measure, and write the model folder."""
     parser = argparse.ArgumentParser(description="Train the Llama bundled with OpenLPU.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=2384)
+    parser.add_argument("--wires", action="store_true", help="the smaller model, for wires")
+    parser.add_argument("--steps", type=int, help="default: 2384, or 4000 with --wires")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--report", type=int, default=50, help="steps between reports")
@@ -180,6 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
+    if arguments.wires:
+        network.become_wires()
+    steps = arguments.steps or (4000 if arguments.wires else 2384)
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     folder: Path = arguments.output
@@ -192,18 +208,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     (folder / "heldout.txt").write_text(held_out_text, encoding="utf-8")
     calibration = corpus.join(corpus.calibration_documents(documents))
     (folder / "calibration.txt").write_text(calibration, encoding="utf-8")
-    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
+    longest = {"model_max_length": network.CONFIG["max_position_embeddings"]}
+    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG | longest)
     write_json(folder / "config.json", network.CONFIG)
 
     tokens = torch.tensor(tokenizer.encode(text).ids)
     held_out = torch.tensor(tokenizer.encode(held_out_text).ids)
     print(f"{len(text)} characters, {len(tokens)} tokens; {len(held_out)} held out", flush=True)
-    train(tokens, held_out, folder, arguments.steps, arguments.seed, arguments.report)
+    train(tokens, held_out, folder, steps, arguments.seed, arguments.report)
 
     card = {
-        **CARD,
-        "steps": arguments.steps,
-        "tokens_per_step": math.prod(BATCHES[0]),
+        **(WIRES_CARD if arguments.wires else CARD),
+        "steps": steps,
+        "tokens_per_step": math.prod((WIRES_BATCHES if arguments.wires else BATCHES)[0]),
         "seed": arguments.seed,
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -104,10 +104,14 @@ def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
             assert piece.steps * step.span >= piece.columns > 0
             assert piece.steps % piece.group_steps == 0
         assert column == matrix.columns
+        if matrix.wired:
+            assert (part.tiles, len(matrix.parts), matrix.words) == (1, 1, 0)
+            continue
         assert plan.credits * part.tile_blocks * part.block_words <= spec.stream_words
         assert plan.credits * part.tile_blocks * part.block_scale_words <= spec.scale_words
         assert (part.tiles - 1) * part.tile_blocks < part.blocks <= part.tiles * part.tile_blocks
-    assert (block, words, rows) == (matrix.blocks, matrix.words, matrix.rows)
+    assert (block, rows) == (matrix.blocks, matrix.rows)
+    assert matrix.wired or words == matrix.words
 
 
 def assert_planned(plan: Plan) -> None:
@@ -129,7 +133,9 @@ def assert_planned(plan: Plan) -> None:
         assert segment.first == layer
         layer += segment.layers
         ends = {
-            name: segment.offsets[name] + segment.matrices[name].words for name in segment.matrices
+            name: segment.offsets[name] + matrix.words
+            for name, matrix in segment.matrices.items()
+            if not matrix.wired
         }
         ends |= {
             name: offset + plan.hidden_words

@@ -54,7 +54,8 @@ def test_targets_differ() -> None:
 def test_the_hash_is_of_what_hardware_depends_on() -> None:
     spec = load_machine("tiny")
     for field in dataclasses.fields(MachineSpec):
-        if field.name == "memory":
+        # What is hardwired counts where something is: test_wires.py.
+        if field.name in ("memory", "wired_shapes", "wired_digest"):
             continue
         value = "other" if field.name == "name" else 2 * getattr(spec, field.name) or 4
         other = dataclasses.replace(spec, **{field.name: value})
