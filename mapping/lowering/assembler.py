@@ -114,6 +114,11 @@ class Assembler:
         """Tokens only."""
         self.emit(Opcode.SYNC, wait, signal)
 
+    def sync_times(self, times: int, wait: int = 0, signal: int = 0) -> None:
+        """Several tokens of each unit of the masks."""
+        for _ in range(times):
+            self.sync(wait, signal)
+
     def execute(self, wait: int = 0, signal: int = 0, **fields: int) -> None:
         """The unit's own operation."""
         self.emit(Opcode.EXECUTE, wait, signal, **fields)

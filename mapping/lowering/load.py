@@ -1,5 +1,8 @@
 """LD's instruction stream: weights, keys and values in the order of use, vectors for the vector unit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hw.spec.instructions import Condition, Destination, Opcode, Register, Unit
 from mapping.graph.ir import Operator
 from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, tiled, units
@@ -130,6 +133,7 @@ def _matrix(
         part_strides = strides | {level: part.tile_words}
         scale_end = begin + tile * part.block_scale_words
         with a.loop(fixed(part.tiles)):
+            a.sync_times(part.tile_credits - 1, wait=_MPE)
             _ring(a, Destination.SCALE, Address(begin, part_strides), scale_words, wait=_MPE)
             _ring(a, Destination.STREAM, Address(scale_end, part_strides), words, signal=_MPE)
 
@@ -153,13 +157,23 @@ def _attention(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None
             words = phase.seen(plan.word_elements, UNBOUNDED)
             _input(a, plan, name, address, words, strides=strides)
     a.sync(signal=_SFU)
-    with a.loop(heads), a.loop(key_tiles(plan, phase)):
-        tile_words = plan.key_tile_blocks * plan.key_block_words
-        strides = layer | {HEAD: plan.key_head, PART: tile_words}
-        address = Address(cache + plan.cache_offsets["key"], strides)
-        words = key_blocks(plan, phase, plan.key_block_words)
-        _ring(a, Destination.STREAM, address, words, _MPE, _MPE)
-    with a.loop(fixed(plan.value_blocks)):
-        address = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
-        words = value_steps(phase, CACHE_STEP.block_words(1))
-        _ring(a, Destination.STREAM, address, words, _MPE, _MPE)
+    tile_words = plan.key_tile_blocks * plan.key_block_words
+    strides = layer | {HEAD: plan.key_head, PART: tile_words}
+    address = Address(cache + plan.cache_offsets["key"], strides)
+    words = key_blocks(plan, phase, plan.key_block_words)
+    with _credits(a, 0 if phase.prefill else plan.key_credits) as each:
+        with a.loop(heads), a.loop(key_tiles(plan, phase)):
+            _ring(a, Destination.STREAM, address, words, each, each)
+    address = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
+    words = value_steps(phase, CACHE_STEP.block_words(1))
+    with _credits(a, 0 if phase.prefill else plan.value_credits) as each:
+        with a.loop(fixed(plan.value_blocks)):
+            _ring(a, Destination.STREAM, address, words, each, each)
+
+
+@contextmanager
+def _credits(a: Assembler, credits: int) -> Iterator[int]:
+    """Loads that share so many credits and one token for MPE; 0: each has its own. Yields what each waits for and signals."""
+    a.sync_times(credits, wait=_MPE)
+    yield 0 if credits else _MPE
+    a.sync_times(min(credits, 1), signal=_MPE)

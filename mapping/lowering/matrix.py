@@ -39,8 +39,7 @@ class Vectors:
 def lower_matrix(plan: Plan) -> Assembler:
     """Instruction stream of MPE."""
     a = Assembler(Unit.MPE)
-    for _ in range(plan.credits):
-        a.sync(signal=_LD)
+    a.sync_times(plan.credits, signal=_LD)
     if plan.chunk:
         phase = prefill_phase(plan)
         with a.loop(chunks(plan)):
@@ -172,6 +171,7 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
                     wait=_LD,
                     signal=_LD | signal,
                 )
+                a.sync_times(part.tile_credits - 1, signal=_LD)
                 continue
             a.sync(wait=_LD)
             with a.loop(blocks) as block:
@@ -190,6 +190,7 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
                         last=piece is part.pieces[-1],
                     )  # fmt: skip
             a.sync(signal=_LD | signal)
+            a.sync_times(part.tile_credits - 1, signal=_LD)
 
 
 def _wired(a: Assembler, plan: Plan, matrix: MatrixPlan, number: Count, activation: str, result: str,
@@ -213,6 +214,7 @@ def _wired(a: Assembler, plan: Plan, matrix: MatrixPlan, number: Count, activati
 def _scores(a: Assembler, plan: Plan) -> None:
     """Every query head of a group times the keys of its KV head, tile by tile."""
     heads, groups = plan.kv_heads, plan.groups
+    each = _begin(a, plan.key_credits)
     with a.loop(fixed(heads)), a.loop(key_tiles(plan, DECODE)):
         _product(
             a,
@@ -225,10 +227,17 @@ def _scores(a: Assembler, plan: Plan) -> None:
                    {HEAD: plan.context_rows, PART: plan.key_tile_blocks * plan.spec.block_rows}),
             _place(plan, "scale", "q", 0, {HEAD: groups}),
             Vectors(fixed(groups), plan.head // 4, heads * plan.context_rows, 1),
-            wait=_LD,
-            signal=_LD,
+            wait=each,
+            signal=each,
         )  # fmt: skip
     a.sync(signal=_SFU)
+    a.sync_times(plan.key_credits, signal=_LD)
+
+
+def _begin(a: Assembler, credits: int) -> int:
+    """Wait for loads that share credits, if they do; what else each product waits for and signals."""
+    a.sync_times(min(credits, 1), wait=_LD)
+    return 0 if credits else _LD
 
 
 def _values(a: Assembler, plan: Plan) -> None:
@@ -238,6 +247,7 @@ def _values(a: Assembler, plan: Plan) -> None:
     """
     heads, groups, together = plan.kv_heads, plan.groups, plan.value_heads
     pitch = groups * plan.attention_pitch
+    each = _begin(a, plan.value_credits)
     with a.loop(fixed(-(-heads // together))), a.loop(fixed(plan.head_blocks)):
         for g in range(groups):
             last = g == groups - 1
@@ -254,10 +264,11 @@ def _values(a: Assembler, plan: Plan) -> None:
                 _place(plan, "scale", "p", g * heads, {HEAD: together}),
                 Vectors(tiled(heads, together, HEAD), plan.context // 4, pitch, 1),
                 pop=last,
-                wait=0 if g else _LD,
-                signal=_LD if last else 0,
+                wait=0 if g else each,
+                signal=each if last else 0,
             )  # fmt: skip
     a.sync(signal=_SFU)
+    a.sync_times(plan.value_credits, signal=_LD)
 
 
 def _chunk_scores(a: Assembler, plan: Plan, phase: Phase) -> None:

@@ -10,7 +10,7 @@ from mapping.graph.ir import Graph, Node, Operator
 from mapping.graph.layers import equal_layers, layer_nodes
 from mapping.lowering.geometry import Geometry
 from mapping.lowering.regions import Regions, buffer_regions, round_up
-from mapping.lowering.tiles import MatrixPlan
+from mapping.lowering.tiles import MatrixPlan, ring_parts
 from mapping.passes.setting import Setting
 
 CACHE_STEP = StepFormat(WeightFormat.INT8)
@@ -100,6 +100,13 @@ class Plan(Geometry):
                 f"target {spec.name}: stream_words: a context of {self.context} tokens needs {credits * self.value_words}, "
                 f"the target has {spec.stream_words}"
             )
+        part_words = spec.stream_words // credits
+        self.key_credits = parts(
+            credits, self.kv_heads * self.context // rows * block_words / part_words
+        )
+        """Parts of the ring that hold the keys of all heads in decode; 0: each tile of keys takes one."""
+        self.value_credits = ring_parts(credits, self.value_blocks * self.value_words / part_words)
+        """Parts of the ring that hold the values of all heads in decode; 0: each block of values takes one."""
         if self.context > spec.tokens:
             raise InputError(
                 f"target {spec.name}: tokens: the context is {self.context}, the target has {spec.tokens}"
@@ -237,7 +244,12 @@ class Plan(Geometry):
             "gate": self.ffn_rows, "up": self.ffn_rows,
         }  # fmt: skip
         lengths = {name: tokens * rows for name, rows in self.vector_rows.items()}
-        self.vector = buffer_regions(spec, "vector_rows", lengths | {"scores": scores})
+        # SFU, which alone uses the buffer, is through with attention when it comes to the FFN.
+        of_ffn = {name: lengths.pop(name) for name in ("gate", "up")}
+        of_attention = {name: lengths.pop(name) for name in ("head_t", "head_u")}
+        self.vector = buffer_regions(
+            spec, "vector_rows", lengths, of_attention | {"scores": scores}, of_ffn
+        )
         self.result_rows = {
             "key": round_up(kv_heads * self.head_rows, blocks), "value": round_up(kv_heads * self.head_rows, blocks),
             "query": round_up(heads * self.head_rows, blocks), "attention": heads * self.attention_pitch,
@@ -246,7 +258,11 @@ class Plan(Geometry):
         }  # fmt: skip
         lengths = {name: tokens * rows for name, rows in self.result_rows.items()}
         lengths["logits"] = self.result_rows["logits"]
-        self.result = buffer_regions(spec, "result_rows", lengths | {"scores": scores})
+        # MPE computes what follows attention from vectors that SFU makes of all of attention's results, and so on.
+        of_attention = {name: lengths.pop(name) for name in ("key", "value", "query", "attention")}
+        self.result = buffer_regions(
+            spec, "result_rows", {}, of_attention | {"scores": scores}, lengths
+        )
         self._plan_activations(tokens, scores)
         self._plan_store(tokens)
         entries = max(heads, tokens)

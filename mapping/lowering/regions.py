@@ -21,12 +21,19 @@ class Regions:
         Field of the target that bounds it, for messages.
     size : int
         Its size, in the unit of the regions.
+    used : int
+        Where the last region ends.
+    taken : dict of str to (int, int)
+        Start and length of each.
+    phases : list of set of str
+        Regions that are never in use together with those of another phase, and may share room with them.
     """
 
     name: str
     size: int
     used: int = 0
     taken: dict[str, tuple[int, int]] = field(default_factory=dict)
+    phases: list[set[str]] = field(default_factory=list)
 
     def take(self, name: str, length: int, align: int = 1) -> int:
         """First address of a new region."""
@@ -44,10 +51,21 @@ class Regions:
             )
 
 
-def buffer_regions(spec: MachineSpec, bound: str, lengths: dict[str, int]) -> Regions:
+def buffer_regions(
+    spec: MachineSpec, bound: str, lengths: dict[str, int], *phases: dict[str, int]
+) -> Regions:
     """Regions of the buffer that the target's field `bound` gives the size of, each from a whole granule on.
 
     The vector unit reads whole granules: behind a vector in the input buffer there is room for the rest of one.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+    bound : str
+    lengths : dict of str to int
+        Regions that are in use all the time.
+    phases : dicts of str to int
+        Regions of parts of a layer whose use of the buffer ends before that of the next one begins: they share room.
     """
     regions = Regions(bound, getattr(spec, bound))
     align, more = max(1, spec.granule // spec.lanes), 0
@@ -60,5 +78,13 @@ def buffer_regions(spec: MachineSpec, bound: str, lengths: dict[str, int]) -> Re
         align = 1
     for name, length in lengths.items():
         regions.take(name, length + more, align)
+    begin = end = regions.used
+    for phase in phases:
+        regions.used = begin
+        regions.phases.append(set(phase))
+        for name, length in phase.items():
+            regions.take(name, length + more, align)
+        end = max(end, regions.used)
+    regions.used = end
     regions.check(spec.name)
     return regions

@@ -8,8 +8,12 @@ from hw.spec.machine import MachineSpec
 from mapping.formats import BlockFormats, MatrixFormat, WeightFormat
 from mapping.lowering.regions import round_up
 
-CREDITS = (4, 2)
-"""Tiles that the rings hold at once: as many of these as a block of the longest matrix allows."""
+CREDITS = (8, 4, 2)
+"""Parts into which the rings are divided, as many of these as is possible; whoever holds a part holds a credit.
+
+A tile takes one part. Blocks longer than a part are tiles of their own, of several parts, half of the ring at most:
+while one tile is multiplied, the next one is loaded.
+"""
 MOST_WIRED_BITS = 5
 """Of hardwired weights: each magnitude is a region of its own."""
 
@@ -63,6 +67,8 @@ class MatrixPart:
         Outputs, not yet rounded to blocks.
     tile_blocks : int
         Blocks of a full tile.
+    tile_credits : int
+        Parts of the rings that a tile takes.
     pieces : tuple of Piece
         Along the inputs. The rings hold, block by block, one piece behind the other.
     """
@@ -72,6 +78,7 @@ class MatrixPart:
     blocks: int
     rows: int
     tile_blocks: int
+    tile_credits: int
     pieces: tuple[Piece, ...]
 
     @property
@@ -173,7 +180,7 @@ def plan_matrix(
     Raises
     ------
     InputError
-        If the target lacks a format, or the rings do not hold `credits` blocks of outputs.
+        If the target lacks a format, or a block of outputs is longer than half of the rings.
     """
     blocks = -(-rows // spec.matrix_rows)
     if spec.wired_bits:
@@ -194,9 +201,9 @@ def plan_matrix(
     offset = 0
     for begin, end, pieces in runs:
         outputs = min(rows, end * spec.matrix_rows) - begin * spec.matrix_rows
-        room = _room(spec, name, pieces, credits)
-        tile_blocks = _even(spec, end - begin, room)
-        parts.append(MatrixPart(offset, begin, end - begin, outputs, tile_blocks, pieces))
+        room, tile_credits = _room(spec, name, pieces, credits)
+        tile = _even(spec, end - begin, room)
+        parts.append(MatrixPart(offset, begin, end - begin, outputs, tile, tile_credits, pieces))
         offset += parts[-1].words
     return MatrixPlan(name, rows, columns, tuple(parts))
 
@@ -229,8 +236,14 @@ def _plan_wired(
     blocks = -(-rows // spec.matrix_rows)
     piece = Piece(0, columns, format, steps, steps)
     return MatrixPlan(
-        name, rows, columns, (MatrixPart(0, 0, blocks, rows, blocks, (piece,)),), True
+        name, rows, columns, (MatrixPart(0, 0, blocks, rows, blocks, 0, (piece,)),), True
     )
+
+
+def ring_parts(credits: int, needed: float) -> int:
+    """Whole parts of the rings that hold `needed` parts, or 0 if these are more than half of all."""
+    whole = math.ceil(needed)
+    return whole if 2 * whole <= credits else 0
 
 
 def _cut(total: int, shares: list[float]) -> list[int]:
@@ -279,14 +292,22 @@ def _piece(spec: MachineSpec, name: str, first: int, columns: int, format: Weigh
     return Piece(first, columns, format, round_up(columns, group) // step.span, group_steps)
 
 
-def _room(spec: MachineSpec, name: str, pieces: tuple[Piece, ...], credits: int) -> int:
-    """Blocks of a tile."""
+def _room(
+    spec: MachineSpec, name: str, pieces: tuple[Piece, ...], credits: int
+) -> tuple[int, int]:
+    """Blocks of a tile, and parts of the rings that it takes."""
     words = sum(piece.block_words for piece in pieces)
     scale_words = sum(piece.block_scale_words for piece in pieces)
-    room = min(spec.stream_words // credits // words, spec.scale_words // credits // scale_words)
-    if room == 0:
+    # The vector unit reads whole granules, and must not meet the next tile's results.
+    least = max(1, spec.granule // spec.matrix_rows)
+    part_words, part_scales = spec.stream_words // credits, spec.scale_words // credits
+    room = min(part_words // words, part_scales // scale_words) // least * least
+    if room:
+        return room, 1
+    tile_credits = ring_parts(credits, least * max(words / part_words, scale_words / part_scales))
+    if tile_credits == 0:
         raise InputError(
-            f"target {spec.name}: stream_words, scale_words: {name} needs {credits * words} and "
-            f"{credits * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
+            f"target {spec.name}: stream_words, scale_words: {name} needs {2 * least * words} and "
+            f"{2 * least * scale_words}, the target has {spec.stream_words} and {spec.scale_words}"
         )
-    return room
+    return least, tile_credits

@@ -26,6 +26,8 @@ def lower_vector(plan: Plan) -> Assembler:
         with a.loop(chunks(plan)):
             _embedding(v)
             _layers(v)
+            # Only now, as all layers read the chunk's rows of the RoPE table, which came with the embeddings.
+            a.sync(signal=_LD)
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
     a.sync(signal=_SYS)
     v = VectorRegions(plan, a, DECODE)
@@ -52,7 +54,8 @@ def _embedding(v: VectorRegions) -> None:
     x = v.vector("x")
     row = v.input("embedding", v.plan.hidden_words)
     v.program.apply(v.hidden, row, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
-                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=_LD, signal=_LD)  # fmt: skip
+                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=_LD,
+                    signal=0 if v.phase.prefill else _LD)  # fmt: skip
 
 
 def _norm(v: VectorRegions, node: Node) -> None:

@@ -81,11 +81,15 @@ ALL_RECIPES = RECIPES | COMPRESSED
 
 def assert_apart(regions: Regions, room: int | None = None) -> None:
     """No two regions share an address, and none is outside."""
-    end = 0
-    for start, length in sorted(regions.taken.values()):
-        assert start >= end and length > 0
-        end = start + length
-    assert end == regions.used <= (regions.size if room is None else room)
+    ends = []
+    for phase in regions.phases or [set()]:
+        others = set().union(*regions.phases) - phase
+        end = 0
+        for start, length in sorted(regions.taken[n] for n in regions.taken if n not in others):
+            assert start >= end and length > 0
+            end = start + length
+        ends.append(end)
+    assert max(ends) == regions.used <= (regions.size if room is None else room)
 
 
 def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
@@ -107,8 +111,11 @@ def assert_whole(matrix: MatrixPlan, plan: Plan) -> None:
         if matrix.wired:
             assert (part.tiles, len(matrix.parts), matrix.words) == (1, 1, 0)
             continue
-        assert plan.credits * part.tile_blocks * part.block_words <= spec.stream_words
-        assert plan.credits * part.tile_blocks * part.block_scale_words <= spec.scale_words
+        # While one tile is multiplied, the next one is loaded.
+        assert 2 * part.tile_credits <= plan.credits
+        held = part.tile_blocks * plan.credits / part.tile_credits
+        assert held * part.block_words <= spec.stream_words
+        assert held * part.block_scale_words <= spec.scale_words
         assert (part.tiles - 1) * part.tile_blocks < part.blocks <= part.tiles * part.tile_blocks
     assert (block, rows) == (matrix.blocks, matrix.rows)
     assert matrix.wired or words == matrix.words
