@@ -101,7 +101,7 @@ class Plan(Geometry):
                 f"the target has {spec.stream_words}"
             )
         part_words = spec.stream_words // credits
-        self.key_credits = parts(
+        self.key_credits = ring_parts(
             credits, self.kv_heads * self.context // rows * block_words / part_words
         )
         """Parts of the ring that hold the keys of all heads in decode; 0: each tile of keys takes one."""

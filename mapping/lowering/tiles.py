@@ -292,9 +292,7 @@ def _piece(spec: MachineSpec, name: str, first: int, columns: int, format: Weigh
     return Piece(first, columns, format, round_up(columns, group) // step.span, group_steps)
 
 
-def _room(
-    spec: MachineSpec, name: str, pieces: tuple[Piece, ...], credits: int
-) -> tuple[int, int]:
+def _room(spec: MachineSpec, name: str, pieces: tuple[Piece, ...], credits: int) -> tuple[int, int]:
     """Blocks of a tile, and parts of the rings that it takes."""
     words = sum(piece.block_words for piece in pieces)
     scale_words = sum(piece.block_scale_words for piece in pieces)
