@@ -8,7 +8,7 @@ from typing import Any
 
 from hw.tools import cached_result, run_tool, tool_version
 
-__all__ = ["ModuleResources", "Resources", "synthesize"]
+__all__ = ["ModuleResources", "Resources", "synthesize", "synthesize_flat"]
 
 LUT_CELLS = {"INV": 1, "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1} | {
     f"LUT{n}": 1 for n in range(1, 7)
@@ -33,6 +33,29 @@ setattr -set ram_style "ultra" t:$mem_v2 r:SIZE>={depth} %i r:WIDTH>={width} %i
 synth_xilinx -family xcup -top {top} -noiopad -noclkbuf -widemux 5
 tee -q -o stat.json stat -json
 """
+
+
+FLAT_SCRIPT = """
+read_verilog -sv design.sv
+hierarchy -top {top}
+proc
+flatten
+{unread}
+opt_clean -purge
+memory_collect
+setattr -set ram_style "ultra" t:$mem_v2 r:SIZE>={depth} %i r:WIDTH>={width} %i
+synth_xilinx -family xcup -top {top} -noiopad -noclkbuf -widemux 5 -run :map_luts
+opt_expr -mux_undef -noclkinv
+abc -luts 2:2,3,6:5,10,20
+clean
+xilinx_srl -fixed -minlen 3
+techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6
+xilinx_dffopt
+opt_lut_ins -tech xilinx
+clean
+tee -q -o stat.json stat -json
+"""
+"""As `SCRIPT`, without hierarchy, and with the older mapper to LUTs: the newer one stops on some large modules."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +121,32 @@ def count_cells(cells: Mapping[str, int]) -> Resources:
         elif kind not in FREE_CELLS:
             raise ValueError(f"{kind}: a cell whose resources are not known")
     return total
+
+
+def synthesize_flat(verilog: str, top: str, unread: tuple[str, ...] = ()) -> Resources:
+    """Resources of a module with all below it, optimized as one.
+
+    Parameters
+    ----------
+    verilog : str
+    top : str
+        Module of it.
+    unread : tuple of str
+        Outputs that nobody reads: what serves them only is not counted.
+    """
+    drop = "\n".join(f"delete -port w:{name}" for name in unread)
+    script = FLAT_SCRIPT.format(top=top, depth=ULTRA_DEPTH, width=ULTRA_WIDTH, unread=drop)
+
+    def make() -> Any:
+        files = {"design.sv": verilog, "synth.ys": script}
+        return json.loads(run_tool("yosys", ["-q", "-s", "synth.ys"], files, "stat.json"))
+
+    report = cached_result("synthesis", [verilog, script, tool_version("yosys")], make)
+    cells = {
+        name.removeprefix("\\"): Counter(module["num_cells_by_type"])
+        for name, module in report["modules"].items()
+    }
+    return _by_module(cells, top)[0].each
 
 
 def synthesize(verilog: str, top: str) -> list[ModuleResources]:

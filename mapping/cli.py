@@ -126,13 +126,15 @@ def estimate_command(
     model: str, target: str, recipe: str | None, prompt_length: int, tokens: int, as_json: bool
 ) -> None:
     """Count the cycles of MODEL without its weights (emulated: exact for the target's memory model)."""
+    from hw.spec.board import load_board
     from hw.spec.machine import load_machine
     from mapping.estimate import estimate
     from mapping.frontend.model import load_model
 
     loaded, machine = load_model(model), load_machine(target)
     formats = _choose(recipe, loaded, machine)
-    facts = estimate(loaded.config, machine, formats, prompt_length, tokens)
+    board = load_board(target)
+    facts = estimate(loaded.config, machine, formats, prompt_length, tokens, board)
     _report(facts, as_json)
 
 

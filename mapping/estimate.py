@@ -1,24 +1,68 @@
 """Cycle estimates without weights: the instructions of a model, timed by the emulator."""
 
 import time
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from emulator.timing import TimingEngine
+import numpy as np
+
+from emulator.energy import count_events, joules
+from emulator.timing import TimingEngine, TimingResult
+from hw.spec.board import Board
+from hw.spec.design import check_fits
 from hw.spec.errors import InputError
+from hw.spec.instructions import Destination, Opcode, Unit, encode
 from hw.spec.machine import MachineSpec
+from hw.spec.program import Program
 from mapping.compiler import compile_instructions, plan_model
 from mapping.frontend.config import ModelConfig
 from mapping.lowering.plan import Plan
 from mapping.recipe import Recipe
 
+__all__ = ["LABELS", "Run", "estimate", "run_estimate", "streaming_ceiling"]
 
-def estimate(
+LABELS = {
+    "cycles": "emulated",
+    "prefill_seconds": "emulated",
+    "decode_tokens_per_second": "emulated",
+    "bandwidth_fraction": "emulated",
+    "ceiling_fraction": "emulated",
+    "compute_fraction": "emulated",
+    "prefill_compute_fraction": "emulated",
+    "energy_joules_per_token": "modelled",
+    "resources": "synthesized",
+}
+"""Where figures of an estimate come from."""
+_CEILING_WORDS = 200_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an estimate rests on.
+
+    Attributes
+    ----------
+    plan : Plan
+    program : Program
+        Instructions only.
+    prefill, whole : TimingResult
+        To the first generated token, and to the last.
+    seconds : float
+        Time that the emulation took.
+    """
+
+    plan: Plan
+    program: Program
+    prefill: TimingResult
+    whole: TimingResult
+    seconds: float
+
+
+def run_estimate(
     config: ModelConfig, machine: MachineSpec, recipe: Recipe, prompt_length: int, tokens: int
-) -> dict[str, Any]:
-    """Figures of one run, all emulated (equal to the RTL on the target's own memory model).
-
-    `decode_tokens_per_second` is that of the generated tokens at their actual context lengths; `bandwidth_fraction` is
-    bytes moved over what the ports could move in that time, both of the decode phase. No early stop is assumed.
+) -> Run:
+    """Compile without weights, and time it.
 
     Raises
     ------
@@ -35,14 +79,34 @@ def estimate(
     begun = time.perf_counter()
     prefill = engine.run(prompt_length, 1)
     whole = engine.run(prompt_length, tokens) if tokens > 1 else prefill
-    seconds = time.perf_counter() - begun
-    decode_cycles = whole.cycles - prefill.cycles
-    decode_bytes = (
-        whole.bytes_read + whole.bytes_written - prefill.bytes_read - prefill.bytes_written
-    )
-    macs = sum(m.rows * m.columns for m in plan.segments[0].matrices.values()) * config.layers
-    macs += plan.head_matrix.rows * plan.head_matrix.columns
-    ports = machine.channels * machine.cores
+    return Run(plan, program, prefill, whole, time.perf_counter() - begun)
+
+
+def estimate(
+    config: ModelConfig,
+    machine: MachineSpec,
+    recipe: Recipe,
+    prompt_length: int,
+    tokens: int,
+    board: Board | None = None,
+) -> dict[str, Any]:
+    """Figures of one run; all but energy and resources emulated (equal to the RTL on the target's own memory model).
+
+    `decode_tokens_per_second` is that of the generated tokens at their actual context lengths; `bandwidth_fraction` is
+    useful bytes (weights, scales, metadata, keys and values, without padding) over what the memory could move in that
+    time; `ceiling_fraction` is that share over the memory model's own for one endless stream; `compute_fraction` the
+    multiplications of a token over what the multipliers of one activation vector could do. No early stop is assumed.
+
+    Raises
+    ------
+    InputError
+        If the model does not fit the target, or the target its board, saying what and by how much; or the lengths
+        are not possible.
+    """
+    design = check_fits(machine, board) if board is not None else None
+    run = run_estimate(config, machine, recipe, prompt_length, tokens)
+    plan, prefill, whole = run.plan, run.prefill, run.whole
+    macs = _macs(plan)
     facts: dict[str, Any] = {
         "model": config.name,
         "target": machine.name,
@@ -51,30 +115,125 @@ def estimate(
         "tokens": tokens,
         "cycles": whole.cycles,
         "prefill_seconds": prefill.cycles / machine.clock_hz,
+        "prefill_compute_fraction": prompt_length * macs / (prefill.cycles * _peak_macs(machine)),
         "decode_tokens_per_second": None,
         "bandwidth_fraction": None,
+        "streaming_ceiling": streaming_ceiling(machine),
+        "ceiling_fraction": None,
         "compute_fraction": None,
         "bytes_per_token": None,
-        "program_bytes": program.instruction_bytes,
+        "useful_bytes_per_token": None,
+        "program_bytes": run.program.instruction_bytes,
         "weight_bits_per_parameter": weight_bits_per_parameter(plan),
-        "emulation_seconds": seconds,
-        "fitted_parameters": [],
+        "energy_joules_per_token": None,
+        "emulation_seconds": run.seconds,
+        "fitted_parameters": ["energy: static_watts"],
     }
     if tokens > 1:
-        facts["decode_tokens_per_second"] = (tokens - 1) * machine.clock_hz / decode_cycles
-        facts["bandwidth_fraction"] = decode_bytes / (decode_cycles * machine.bus_bytes)
-        facts["compute_fraction"] = macs * (tokens - 1) / (decode_cycles * machine.multipliers)
-        facts["bytes_per_token"] = decode_bytes * ports / (tokens - 1)
+        facts |= _decode_figures(run, prompt_length, tokens, board)
+    if design is not None:
+        facts["resources"] = {kind: round(n) for kind, n in design["used"].items()}
+        facts["resources_available"] = design["available"]
+        facts["resources_source"] = design["source"]
+    facts["labels"] = LABELS
     return facts
+
+
+def _decode_figures(run: Run, prompt_length: int, tokens: int, board: Board | None) -> dict[str, Any]:  # fmt: skip
+    machine, steps = run.program.machine, tokens - 1
+    cycles = run.whole.cycles - run.prefill.cycles
+    ports = machine.channels * machine.cores
+    moved = ports * (_moved(run.whole) - _moved(run.prefill))
+    useful = sum(useful_bytes(run.plan, prompt_length + step) for step in range(1, tokens))
+    seconds = cycles / machine.clock_hz
+    fraction = useful / seconds / peak_bytes_per_second(machine, board)
+    events = count_events(run.program, run.whole, prompt_length, tokens)
+    before = count_events(run.program, run.prefill, prompt_length, 1)
+    decode = {name: events[name] - before[name] for name in events}
+    return {
+        "decode_tokens_per_second": steps / seconds,
+        "bandwidth_fraction": fraction,
+        "ceiling_fraction": fraction / streaming_ceiling(machine),
+        "compute_fraction": _macs(run.plan) * steps * machine.matrix_columns / (cycles * _peak_macs(machine)),
+        "bytes_per_token": moved / steps,
+        "useful_bytes_per_token": useful / steps,
+        "energy_joules_per_token": joules(machine, decode, cycles) / steps,
+    }  # fmt: skip
+
+
+def _moved(result: TimingResult) -> int:
+    return result.bytes_read + result.bytes_written
+
+
+def _macs(plan: Plan) -> int:
+    """Multiplications of weights for one token of the model, its own shapes; attention is not counted."""
+    config = plan.config
+    layer = config.hidden_size * (
+        2 * config.query_width + 2 * config.key_width + 3 * config.intermediate_size
+    )
+    return config.layers * layer + config.vocabulary_size * config.hidden_size
+
+
+def _peak_macs(machine: MachineSpec) -> int:
+    """Multiplications a cycle of all cores, for as many activation vectors as are multiplied at a time."""
+    return machine.multipliers * machine.matrix_columns * machine.cores
+
+
+def peak_bytes_per_second(machine: MachineSpec, board: Board | None = None) -> float:
+    """Of the board's memory, or of the ports where nothing is known of a board."""
+    if board is not None:
+        return board.memory_bytes_per_second
+    memory = machine.memory
+    beats = machine.clock_hz * memory.beat_numerator / memory.beat_denominator
+    return machine.channels * machine.cores * machine.bus_bytes * beats
+
+
+def useful_bytes(plan: Plan, context: int) -> float:
+    """Bytes that the decoding of one token needs at the least, in the recipe's formats, without padding."""
+    config = plan.config
+    weights = 0.0
+    for segment in plan.segments:
+        for matrix in segment.matrices.values():
+            bits = sum(
+                part.rows * piece.columns * piece.format.bits_per_weight(matrix.columns)
+                for part in matrix.parts
+                for piece in part.pieces
+            )
+            weights += segment.layers * bits / 8
+    weights += sum(
+        part.rows * piece.columns * piece.format.bits_per_weight(plan.head_matrix.columns) / 8
+        for part in plan.head_matrix.parts
+        for piece in part.pieces
+    )
+    norms = 4 * config.hidden_size * (2 * config.layers + 1)
+    cache = 2 * config.layers * config.kv_heads * (config.head_dim + 4) * context
+    return plan.cores * (weights + norms) + cache + 4 * config.hidden_size
+
+
+@cache
+def streaming_ceiling(machine: MachineSpec) -> float:
+    """Share of the peak that the target's memory model gives one endless stream: refreshes and open rows are in it."""
+    words = {unit: [encode(unit, Opcode.HALT)] for unit in Unit}
+    load = encode(
+        Unit.LD,
+        Opcode.EXECUTE,
+        destination=int(Destination.STREAM),
+        length_cap=_CEILING_WORDS,
+        length_offset=_CEILING_WORDS,
+        length_scale=1,
+    )
+    words[Unit.LD] = [load, *words[Unit.LD]]
+    program = Program(machine, words, np.zeros((0, machine.word_bytes), np.uint8))
+    memory = machine.memory
+    cycles = TimingEngine(program).run(1, 1).cycles
+    return _CEILING_WORDS * memory.beat_denominator / memory.beat_numerator / cycles
 
 
 def weight_bits_per_parameter(plan: Plan) -> float:
     """Memory bits of all weight matrices, scales and padding included, over their number of weights."""
-    config, word_bits = plan.config, 8 * plan.spec.word_bytes * plan.cores
+    word_bits = 8 * plan.spec.word_bytes * plan.cores
     words = (
         sum(m.words * s.layers for s in plan.segments for m in s.matrices.values())
         + plan.head_matrix.words
     )
-    hidden, inner = config.hidden_size, config.intermediate_size
-    layer = hidden * (2 * config.query_width + 2 * config.key_width + 3 * inner)
-    return words * word_bits / (config.layers * layer + config.vocabulary_size * hidden)
+    return words * word_bits / _macs(plan)

@@ -34,6 +34,8 @@ class WeightFormat:
         Which are kept is said by bitmaps, not by indices.
     stored : bool
         Integers and scales are those of the checkpoint (`mapping.checkpoint`).
+    filled : bool
+        Pruned weights are stored as zeros, for a machine without sparse multiplexers: no metadata.
     """
 
     bits: int
@@ -42,11 +44,14 @@ class WeightFormat:
     kept: int = 0
     bitmap: bool = False
     stored: bool = False
+    filled: bool = False
 
     @property
     def step(self) -> StepFormat:
         """The format as the matrix engine streams it."""
         name = f"INT{self.bits}" if self.kind == "integer" else "FP4"
+        if self.filled:
+            return StepFormat(hw_format.WeightFormat[name])
         return StepFormat(hw_format.WeightFormat[name], self.kept, self.bitmap)
 
     def bits_per_weight(self, inputs: int) -> float:
@@ -63,7 +68,8 @@ class WeightFormat:
     def __str__(self) -> str:
         name = f"INT{self.bits}" if self.kind == "integer" else self.kind.upper()
         sparse = f" {self.kept}:{BLOCK_ELEMENTS}" if self.kept else ""
-        return f"{name}{sparse} {f'g{self.group}' if self.group else 'a channel'}"
+        filled = ", zeros stored" if self.filled else ""
+        return f"{name}{sparse}{filled} {f'g{self.group}' if self.group else 'a channel'}"
 
 
 @dataclass(frozen=True)

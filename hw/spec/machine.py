@@ -420,7 +420,7 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
         content = require_family(content, "flight", where)
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if name in ("family", "description") and kind is MachineSpec:
+        if name in ("family", "description", "board") and kind is MachineSpec:
             continue
         if name not in known:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")

@@ -100,12 +100,11 @@ class Plan(Geometry):
                 f"target {spec.name}: stream_words: a context of {self.context} tokens needs {credits * self.value_words}, "
                 f"the target has {spec.stream_words}"
             )
-        part_words = spec.stream_words // credits
-        self.key_credits = ring_parts(
-            credits, self.kv_heads * self.context // rows * block_words / part_words
-        )
+        keys = self.kv_heads * self.context // rows * block_words
+        self.key_credits = ring_parts(credits, credits * keys / spec.stream_words)
         """Parts of the ring that hold the keys of all heads in decode; 0: each tile of keys takes one."""
-        self.value_credits = ring_parts(credits, self.value_blocks * self.value_words / part_words)
+        values = self.value_blocks * self.value_words
+        self.value_credits = ring_parts(credits, credits * values / spec.stream_words)
         """Parts of the ring that hold the values of all heads in decode; 0: each block of values takes one."""
         if self.context > spec.tokens:
             raise InputError(

@@ -166,7 +166,7 @@ class MatrixPlan:
     def weight_bits(self) -> int:
         """Bits of the weights that are stored, without metadata and scales."""
         return sum(
-            part.rows * piece.columns * piece.format.bits * (piece.format.kept or 16) // 16
+            part.rows * piece.columns * piece.format.bits * (piece.format.step.kept or 16) // 16
             for part in self.parts
             for piece in part.pieces
         )
@@ -302,7 +302,8 @@ def _room(spec: MachineSpec, name: str, pieces: tuple[Piece, ...], credits: int)
     room = min(part_words // words, part_scales // scale_words) // least * least
     if room:
         return room, 1
-    tile_credits = ring_parts(credits, least * max(words / part_words, scale_words / part_scales))
+    share = max(words / spec.stream_words, scale_words / spec.scale_words)
+    tile_credits = ring_parts(credits, least * credits * share)
     if tile_credits == 0:
         raise InputError(
             f"target {spec.name}: stream_words, scale_words: {name} needs {2 * least * words} and "
