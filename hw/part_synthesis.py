@@ -52,9 +52,17 @@ _BUILD: dict[str, Callable[[MachineSpec], wiring.Component]] = {
     "system": SystemUnit,
     "control": Control,
     "exchange": Exchange,
-} | {
-    f"sequencer_{unit.name.lower()}": lambda spec, unit=unit: Sequencer(spec, unit) for unit in Unit
 }
+
+
+def _component(part: DesignPart, spec: MachineSpec) -> wiring.Component:
+    if part.shape and part.shape[0] == "buffer":
+        _, depth, width, granularity, readers = part.shape
+        return Buffer(depth, width, granularity, readers)
+    kind, _, unit = part.name.partition("_")
+    if kind == "sequencer":
+        return Sequencer(spec, Unit[unit.upper()])
+    return _BUILD[part.name](spec)
 
 
 def synthesize_parts(spec: MachineSpec, store: bool = True) -> Iterator[tuple[DesignPart, bool]]:
@@ -86,13 +94,8 @@ def _resources(part: DesignPart, spec: MachineSpec) -> Resources:
         # Registers of two words, and a choice of one of four places for each bit where steps need not begin with a pair.
         word, shifted = part.shape
         return Resources(ff=16 * word, lut=16 * word if shifted else 0)
-    if part.shape and part.shape[0] == "buffer":
-        _, depth, width, granularity, readers = part.shape
-        component: wiring.Component = Buffer(depth, width, granularity, readers)
-    else:
-        component = _BUILD[part.name](spec)
     top = PREFIX + part.name
-    return synthesize_flat(convert(component, top), top, unread=("checksum",))
+    return synthesize_flat(convert(_component(part, spec), top), top, unread=("checksum",))
 
 
 def _add(row: dict[str, Any]) -> None:
