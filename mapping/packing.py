@@ -9,8 +9,8 @@ import numpy as np
 
 from hw.spec.layout import pack_scales, pack_weights
 from hw.spec.program import release
-from mapping.calibration import calibration_tokens, input_norms
 from hw.spec.wires import WiredMatrix, Wires
+from mapping.calibration import calibration_tokens, input_norms
 from mapping.checkpoint import in_order, stored_matrix, stored_order
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
