@@ -40,7 +40,7 @@ from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from hw.spec.weight_format import StepFormat
 from sim_tests.exactness import Expectation, entries_of
-from sim_tests.fuzz import FuzzCase
+from sim_tests.fuzz_case import FuzzCase
 from sim_tests.instruction_text import evaluate_count
 
 Bins = Counter[str]

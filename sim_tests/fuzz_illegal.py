@@ -9,7 +9,7 @@ from hw.spec.instructions import Destination, Opcode, Pattern, Unit, decode, enc
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
 from sim_tests.exactness import Expectation
-from sim_tests.fuzz import FuzzCase
+from sim_tests.fuzz_case import FuzzCase
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
 from sim_tests.exactness import Expectation, compare, expect
-from sim_tests.fuzz import FuzzCase, corpus
+from sim_tests.fuzz import corpus
+from sim_tests.fuzz_case import FuzzCase
 from sim_tests.fuzz_illegal import faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist

@@ -9,7 +9,7 @@ from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from hw.spec.registers import STOP_TOKENS, ControlRegister
 from sim_tests.exactness import Expectation
-from sim_tests.fuzz import FuzzCase
+from sim_tests.fuzz_case import FuzzCase
 
 LOOKED_AT = [
     *(ControlRegister.IDENTITY, ControlRegister.PROGRAM_HASH, ControlRegister.CONTROL),

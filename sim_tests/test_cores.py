@@ -18,7 +18,8 @@ from mapping.compiler import compile_model
 from mapping.frontend.model import load_model
 from mapping.recipe import load_recipe
 from sim_tests.exactness import Expectation, Request, compare, expect
-from sim_tests.fuzz import FuzzCase, corpus, fuzz_machine
+from sim_tests.fuzz import corpus
+from sim_tests.fuzz_case import FuzzCase, fuzz_machine
 from sim_tests.fuzz_run import NativeRunner
 from sim_tests.run_result import SimulationResult
 from sim_tests.simulate import build_simulator, simulate

@@ -14,7 +14,7 @@ from hw.spec.registers import ErrorCode, RunError
 from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
 from mapping.lowering.vector_program import Operand, VectorProgram
 from sim_tests.exactness import Expectation, Request, compare, expect
-from sim_tests.fuzz import fuzz_machine
+from sim_tests.fuzz_case import fuzz_machine
 from sim_tests.run_result import SimulationResult
 
 REQUEST = Request((3, 1), 2)

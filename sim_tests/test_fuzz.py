@@ -13,7 +13,8 @@ from hw.spec.machine import MachineSpec
 from hw.spec.registers import ErrorCode
 from sim_tests.coverage import all_bins, cover, report
 from sim_tests.exactness import Expectation, compare, expect
-from sim_tests.fuzz import FuzzCase, corpus, fuzz_machine, generate
+from sim_tests.fuzz import corpus, generate
+from sim_tests.fuzz_case import FuzzCase, fuzz_machine
 from sim_tests.fuzz_illegal import drop_a_wait, faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner
 from sim_tests.simulate import build_simulator

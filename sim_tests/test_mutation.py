@@ -8,7 +8,7 @@ import pytest
 
 from hw.core.buffers import VERILOG as RAM_VERILOG
 from hw.spec.machine import MachineSpec
-from sim_tests.fuzz import fuzz_machine
+from sim_tests.fuzz_case import fuzz_machine
 from sim_tests.mutation import (
     PROCESSOR,
     RAM,
