@@ -15,9 +15,11 @@ from hw.spec.instructions import (
     Destination,
     Opcode,
     Reduce,
+    Register,
     Source,
     Target,
     Unit,
+    decode,
     instruction_bits,
 )
 from hw.spec.machine import MachineSpec
@@ -248,7 +250,13 @@ class ProgramWriter(RingWriter):
         # Not executed, so anything; but whoever looks through a program may refuse operands that cannot be.
         codes = sorted(set(range(16)) - {Opcode.LOOP, Opcode.EXECUTE})
         size = instruction_bits(unit) - 4
-        garbage = [rng.getrandbits(size) << 4 | rng.choice(codes) for _ in range(rng.randint(0, 2))]
+        garbage = [
+            word
+            for word in (
+                rng.getrandbits(size) << 4 | rng.choice(codes) for _ in range(rng.randint(0, 2))
+            )
+            if not _counts_by_token(unit, word)
+        ]
         if rng.random() < 0.5 and len(level.trips) < LOOP_DEPTH:
             count = exact_count(rng, "count", 0, self.environment(level, unit))
             return Control(unit, "skip", count, garbage)
@@ -359,3 +367,11 @@ def _subset(rng: random.Random, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
     if not chosen:
         chosen = {rng.choice(units)}
     return tuple(unit for unit in units if unit in chosen)
+
+
+def _counts_by_token(unit: Unit, word: int) -> bool:
+    """Whether an instruction word, if it is one at all, has a count that depends on TOKEN."""
+    try:
+        return decode(unit, word).get("count_register") == Register.TOKEN
+    except ValueError:
+        return False

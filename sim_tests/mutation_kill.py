@@ -203,7 +203,7 @@ class Killer:
                 f"seed {case.seed}, memory silent for {late}", case.program, script, limit
             )
             second = self.runner.results(made.played, case.request, runs=3)[1]
-            return made, second.error == ErrorCode.DEADLOCK
+            return made, second.error.code == ErrorCode.DEADLOCK
 
         early, late = 0, 2 * self.spec.watchdog_cycles
         first, last = trial(early), trial(late)

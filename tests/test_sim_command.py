@@ -4,7 +4,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -118,9 +117,10 @@ def test_difference(
 
     def changed(*arguments: object, **options: object) -> simulation.SimulationResult:
         result = original(*arguments, **options)  # type: ignore[arg-type]  # handed through
-        memory = result.memory.copy()
+        (core,) = result.cores
+        memory = core.memory.copy()
         memory[7, 1] ^= 0xFF
-        return dataclasses.replace(result, memory=np.asarray(memory))
+        return dataclasses.replace(result, cores=(dataclasses.replace(core, memory=memory),))
 
     monkeypatch.setattr(simulation, "simulate", changed)
     assert lpu.main(["sim", str(file), "--prompt-ids", "1", "--engine", "native", "--json"]) == 1
