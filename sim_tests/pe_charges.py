@@ -1,23 +1,37 @@
 """What an array needs beside its elements, synthesized with the same flow: registers, units at the edges."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.floating import FloatAdd, FloatMultiply, IntegerToFloat
+from hw.pe.dequantization_scale import fp16_to_fp32
 from hw.pe.edge import Aligner, FlintDecoder, OliveDecoder, RowSum, TermDecoder, ZeroSubtractor
 from hw.spec.processing_element import Operand, ProcessingElementSpec, ZeroPoint
 from sim_tests.liberty import Library
 from sim_tests.pe_synthesis import synthesize, synthesize_all
 
-__all__ = ["Charges", "Scaling", "charge"]
+__all__ = ["SHARED", "SRAM_BIT_REGISTERS", "Areas", "Charges", "Scaling", "charge"]
+
+_Circuit = tuple[str, Callable[[], wiring.Component]]
+"""A name, and what makes the circuit."""
 
 SRAM_BIT_REGISTERS = 0.25
-"""Area of a bit of a sum's memory, in flip-flops; assumed."""
+"""Area of a bit of a memory of sums or results, in flip-flops; assumed."""
+
+SHARED = (1, 2, 4, 8, 16)
+"""How many columns may share a unit."""
+
+STORE_ENTRIES = 4
+STORE_BITS = 24
+"""Of the store of scales that is synthesized; others are as large for each of their bits."""
+CHOICE_BITS = 32
+"""Of the multiplexer that is synthesized, likewise."""
 
 
 class Scaling(Enum):
@@ -139,6 +153,93 @@ class _Registers(wiring.Component):
         return m
 
 
+class _Store(wiring.Component):
+    """Scales of the columns of one unit, as `hw.pe.dequantization_scale.ScaleStore` keeps and reads them."""
+
+    i: Value
+    place: Value
+    entry: Value
+    column: Value
+    o: Value
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        super().__init__({
+            "i": In(STORE_BITS * columns),
+            "place": In(STORE_ENTRIES),
+            "entry": In(range(STORE_ENTRIES)),
+            "column": In(range(columns)),
+            "o": Out(STORE_BITS),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        entries = [Signal.like(self.i, name=f"entry_{i}") for i in range(STORE_ENTRIES)]
+        for entry, here in zip(entries, self.place, strict=True):
+            with m.If(here):
+                m.d.sync += entry.eq(self.i)
+        chosen = Signal.like(self.i)
+        m.d.comb += chosen.eq(Array(entries)[self.entry])
+        own = Array(chosen.word_select(i, STORE_BITS) for i in range(self.columns))
+        m.d.comb += self.o.eq(own[self.column])
+        return m
+
+
+class _Choice(wiring.Component):
+    """The sum of one of the columns of a unit."""
+
+    i: Value
+    column: Value
+    o: Value
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        super().__init__({
+            "i": In(CHOICE_BITS * columns),
+            "column": In(range(columns)),
+            "o": Out(CHOICE_BITS),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        sums = Array(self.i.word_select(i, CHOICE_BITS) for i in range(self.columns))
+        m.d.comb += self.o.eq(sums[self.column])
+        return m
+
+
+class _Output(wiring.Component):
+    """What a unit does once an output: an integer sum becomes FP32 and is multiplied by a column's scale, any sum by a row's."""
+
+    i: Value
+    channel: Value
+    token: Value
+    o: Value
+
+    def __init__(self, integer: bool) -> None:
+        self.integer = integer
+        super().__init__({
+            "i": In(signed(32)),
+            "channel": In(16),
+            "token": In(32),
+            "o": Out(32),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        value: Value = self.i
+        if self.integer:
+            m.submodules.convert = convert = IntegerToFloat(32)
+            m.d.comb += convert.i.eq(self.i)
+            value = convert.o
+            m.submodules.by_channel = by_channel = FloatMultiply()
+            scale = fp16_to_fp32(m, "channel", self.channel)
+            m.d.comb += [by_channel.a.eq(value), by_channel.b.eq(scale)]
+            value = by_channel.o
+        m.submodules.by_token = by_token = FloatMultiply()
+        m.d.comb += [by_token.a.eq(value), by_token.b.eq(self.token), self.o.eq(by_token.o)]
+        return m
+
+
 @dataclass(frozen=True)
 class Charges:
     """Areas beside one kind of element, in the library's unit.
@@ -150,7 +251,12 @@ class Charges:
     row, column : float
         Units of a row and of a column.
     scaling : dict of Scaling to float
-        A dequantization unit; empty where sums need none.
+        Arithmetic of a dequantization unit for each group; empty where sums need none.
+    output : float
+        Arithmetic for each output: conversion to FP32, scales of column and row.
+    store_bit, choice_bit : dict of int to float
+        By the columns of a unit: a bit of a column's scale in one entry of a unit's store, and a bit of the multiplexer that chooses a
+        column's sum.
     """
 
     register: float
@@ -158,48 +264,90 @@ class Charges:
     row: float
     column: float
     scaling: dict[Scaling, float]
+    output: float = 0.0
+    store_bit: dict[int, float] = field(default_factory=dict)
+    choice_bit: dict[int, float] = field(default_factory=dict)
 
 
-def charge(spec: ProcessingElementSpec, library: Library, grouped: bool) -> Charges:
-    """Synthesize what an element needs around it; kept between runs.
+class Areas:
+    """Areas of circuits in one library, each synthesized once; kept between runs.
+
+    Parameters
+    ----------
+    library : Library
+        The cells.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._known: dict[str, float] = {}
+
+    def find(self, circuits: Sequence[_Circuit]) -> list[float]:
+        """Area of each; a name stands for one circuit."""
+        missing = {name: make for name, make in circuits if name not in self._known}
+        tasks = [partial(synthesize, name, make(), self.library) for name, make in missing.items()]
+        found = synthesize_all(tasks, lambda steps: None)
+        self._known |= {name: r.area for name, r in zip(missing, found, strict=True)}
+        return [self._known[name] for name, _ in circuits]
+
+
+def _edges(spec: ProcessingElementSpec) -> tuple[list[_Circuit], list[_Circuit]]:
+    """What stands before each row and before each column."""
+    row: list[_Circuit] = []
+    column: list[_Circuit] = []
+    match spec.activation:
+        case Operand.DECODED_FLINT:
+            row, column = [("flint", FlintDecoder)], [("flint", FlintDecoder)]
+        case Operand.DECODED_OLIVE:
+            row, column = [("olive", OliveDecoder)], [("olive", OliveDecoder)]
+        case Operand.INT12 | Operand.INT14 | Operand.INT24:
+            bits = spec.activation_bits
+            row = [(f"aligner-{bits}", partial(Aligner, bits))]
+    if spec.weight is Operand.BIT_TERM:
+        column = [("terms", TermDecoder)] * 4
+    if spec.zero_point is ZeroPoint.ROW_SUM:
+        row = [*row, ("row-sum", RowSum)]
+    if spec.zero_point is ZeroPoint.EDGE:
+        column = [*column, ("zero", ZeroSubtractor)]
+    return row, column
+
+
+def charge(spec: ProcessingElementSpec, areas: Areas, grouped: bool) -> Charges:
+    """Synthesize what an element needs around it.
 
     Parameters
     ----------
     grouped : bool
         Groups along K have scales.
     """
-    row: list[tuple[str, wiring.Component]] = []
-    column: list[tuple[str, wiring.Component]] = []
-    match spec.activation:
-        case Operand.DECODED_FLINT:
-            row, column = [("flint", FlintDecoder())], [("flint", FlintDecoder())]
-        case Operand.DECODED_OLIVE:
-            row, column = [("olive", OliveDecoder())], [("olive", OliveDecoder())]
-        case Operand.INT12 | Operand.INT14 | Operand.INT24:
-            row = [(f"aligner-{spec.activation_bits}", Aligner(spec.activation_bits))]
-    if spec.weight is Operand.BIT_TERM:
-        column = [("terms", TermDecoder())] * 4
-    if spec.zero_point is ZeroPoint.ROW_SUM:
-        row = [*row, ("row-sum", RowSum())]
-    if spec.zero_point is ZeroPoint.EDGE:
-        column = [*column, ("zero", ZeroSubtractor())]
-    kinds = [Scaling.FLOAT] if spec.fp32 else list(Scaling)
-    units = [(kind, ScalingUnit(spec, kind)) for kind in kinds] if grouped else []
-    tasks = [
-        partial(synthesize, "register", _Registers(False), library),
-        partial(synthesize, "shadow", _Registers(True), library),
-        *[partial(synthesize, name, circuit, library) for name, circuit in [*row, *column]],
-        *[partial(synthesize, f"scaling-{kind.value}", unit, library) for kind, unit in units],
-    ]
-    areas = [result.area for result in synthesize_all(tasks, lambda steps: None)]
-    register, shadow = areas[0] / 32, areas[1] / 32
-    edges = areas[2:]
+    row, column = _edges(spec)
+    kinds = ([Scaling.FLOAT] if spec.fp32 else list(Scaling)) if grouped else []
+    integer = not spec.fp32
+    what = f"{spec.accumulator_bits}{'' if integer else '-fp32'}-{spec.zero_point.value}"
+    register, shadow, output, *edges = areas.find([
+        ("register", partial(_Registers, False)),
+        ("shadow", partial(_Registers, True)),
+        ("output" if integer else "output-fp32", partial(_Output, integer)),
+        *row,
+        *column,
+    ])
+    stores = areas.find([(f"store-{columns}", partial(_Store, columns)) for columns in SHARED])
+    choices = areas.find([(f"choice-{columns}", partial(_Choice, columns)) for columns in SHARED])
+    units = areas.find([
+        (f"scaling-{kind.value}-{what}", partial(ScalingUnit, spec, kind)) for kind in kinds
+    ])
     return Charges(
-        register=register,
-        shadow_bit=shadow,
+        register=register / 32,
+        shadow_bit=shadow / 32,
+        output=output,
+        store_bit={
+            columns: area / (columns * STORE_ENTRIES * STORE_BITS)
+            for columns, area in zip(SHARED, stores, strict=True)
+        },
+        choice_bit={
+            columns: area / CHOICE_BITS for columns, area in zip(SHARED, choices, strict=True)
+        },
         row=sum(edges[: len(row)]),
-        column=sum(edges[len(row) : len(row) + len(column)]),
-        scaling=dict(
-            zip([kind for kind, _ in units], edges[len(row) + len(column) :], strict=True)
-        ),
+        column=sum(edges[len(row) :]),
+        scaling=dict(zip(kinds, units, strict=True)),
     )

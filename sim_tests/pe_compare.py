@@ -18,7 +18,7 @@ from hw.spec.errors import CheckFailed
 from hw.spec.processing_element import Operand, ProcessingElementSpec
 from sim_tests.gate_netlist import GateNetlist
 from sim_tests.liberty import Library
-from sim_tests.pe_charges import charge
+from sim_tests.pe_charges import Areas, charge
 from sim_tests.pe_design import STORED_BITS, Candidate, Design
 from sim_tests.pe_family import Family
 from sim_tests.pe_tensors import quantize, real_tensors, signal_to_noise
@@ -111,7 +111,7 @@ def _measured(name: str, netlist: str, library: Library) -> tuple[float, float]:
     return float(switched), signal_to_noise(tensors, quantized)
 
 
-def candidate(name: str, family: Family) -> Candidate:
+def candidate(name: str, family: Family, areas: Areas) -> Candidate:
     """Everything about an element that a comparison needs."""
     spec, synthesized = element_spec(name), family.elements[name]
     group = group_of(spec)
@@ -126,7 +126,7 @@ def candidate(name: str, family: Family) -> Candidate:
         spec=spec,
         area=synthesized.area,
         delay=synthesized.delay,
-        charges=charge(spec, family.library, group is not None),
+        charges=charge(spec, areas, group is not None),
         group=group,
         products_per_cycle=2 if name == "bitfusion" else spec.products_per_cycle,
         passes=_passes(spec),

@@ -15,8 +15,8 @@ TABLES = {
     "published_configuration": "1. Configuration published by the authors: unequal arrays, time over FP16 "
     "(modelled from it, and published)",
     "equal_count": "2. Equal element count, 32 x 32 (modelled; areas synthesized)",
-    "equal_area": "3. Equal area, arrays as generated (shadow registers, a unit a column), dequantization in FP32 as in "
-    "the paper, everything charged (modelled; areas synthesized)",
+    "equal_area": "3. Equal area, arrays as generated (shadow registers, a unit a column), dequantization of groups in FP32 as "
+    "in the paper, charged (modelled; areas synthesized)",
     "explored": "Fastest array found at that area, the INT8 one as well: integer scales, shared units, other shapes, "
     "no shadow registers, narrow skew registers (modelled; areas synthesized)",
     "steps": "What each step brings, the fastest W4A8 array of MixPE over the INT8 one that may choose the same "
@@ -60,8 +60,10 @@ def compare_command(
 ) -> None:
     """Speed and energy of a whole model with each processing element, at equal area.
 
-    Charged at equal area: operand registers, shadow registers, skew registers, dequantization units, row sums,
-    decoders, aligners, and the memory of sums over groups (a bit is a quarter of a flip-flop, assumed). One clock for all; the column
+    Charged at equal area: operand registers, shadow registers, skew registers, dequantization of groups with the scales it
+    keeps and what chooses between columns that share a unit, row sums, decoders, aligners, and the memory of sums over groups (a
+    bit is a quarter of a flip-flop, assumed). What every array does once an output, scaling by column and row and a buffer of
+    results, is charged in two of the steps only, to INT8 as well. One clock for all; the column
     `at_own_clock` scales the speed by the longest path of the element instead.
     Energies are scaled so that the FP16 element has its published 0.77 pJ in 28 nm; memories have published
     energies. Products of two activations take as many passes as their bits need at the weight port. Leakage and

@@ -6,13 +6,23 @@ from enum import Enum
 from itertools import product
 
 from emulator.pe.array_model import ArrayModel, Product, total_cycles
-from hw.spec.processing_element import Operand, ProcessingElementSpec
-from sim_tests.pe_charges import SRAM_BIT_REGISTERS, Charges, Scaling
+from hw.spec.processing_element import Operand, ProcessingElementSpec, ZeroPoint
+from hw.spec.systolic import SUM_CYCLES
+from sim_tests.pe_charges import SHARED, SRAM_BIT_REGISTERS, Charges, Scaling
 
 __all__ = ["Candidate", "Choices", "Design", "Skew", "best_at_area", "equal_count"]
 
 ADDRESS_BITS = 16
 """Address and valid bit of a buffer's bank, handed on from row to row; assumed."""
+
+RESULT_BITS = 32
+ZERO_BITS = 4
+SCALE_BITS = {Scaling.FLOAT: 16, Scaling.INTEGER: 16, Scaling.CHANNEL: 8}
+"""Of a group's scale."""
+LONGEST_GROUP = 1024
+"""Taken for elements whose sums run over all of K."""
+UNIT_CYCLES = 11
+"""Of a dequantization unit, a few more or less; its registers are synthesized, this counts what waits meanwhile."""
 
 STORED_BITS = {
     Operand.INT5: 4,
@@ -78,7 +88,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Design:
-    """An array of one candidate; `scaling` is None where sums need none."""
+    """An array of one candidate; `scaling` is None where sums need none.
+
+    With `outputs`, what every array needs once an output is charged too: conversion to FP32, scales of columns and rows, in
+    every unit or for so many columns (`columns_per_output`), and the buffer of results. Otherwise it is outside, of all arrays alike.
+    """
 
     candidate: Candidate
     rows: int
@@ -87,6 +101,8 @@ class Design:
     scaling: Scaling | None
     columns_per_unit: int
     skew: Skew = Skew.PORT
+    outputs: bool = False
+    columns_per_output: int | None = None
 
     @property
     def model(self) -> ArrayModel:
@@ -107,21 +123,65 @@ class Design:
     @property
     def area(self) -> float:
         """All that is charged, in the library's unit."""
-        candidate, charges = self.candidate, self.candidate.charges
-        spec = candidate.spec
-        operand_bits = spec.weight_bits + spec.activation_bits + spec.control_bits + 2
-        cell = candidate.area + operand_bits * charges.register
-        if self.shadow:
-            cell += spec.accumulator_bits * charges.shadow_bit
-        if self.scaling is not None:
-            sum_bits = 64 if self.scaling is Scaling.INTEGER else 32
-            cell += sum_bits * SRAM_BIT_REGISTERS * charges.register
-        units = 0.0
-        if self.scaling is not None:
-            units = -(-self.columns // self.columns_per_unit) * charges.scaling[self.scaling]
+        charges = self.candidate.charges
         edges = self.rows * charges.row + self.columns * charges.column
         skew = self.skew_bits * charges.register
-        return self.rows * self.columns * cell + skew + units + edges
+        return self.rows * self.columns * self.cell + skew + edges + self._units
+
+    @property
+    def cell(self) -> float:
+        """An element with its registers, and its part of the memory of sums."""
+        candidate, charges = self.candidate, self.candidate.charges
+        spec = candidate.spec
+        # With valid and clear; a shadow register also needs capture and whether it moves.
+        control = 4 if self.shadow else 2
+        operand_bits = spec.weight_bits + spec.activation_bits + spec.control_bits + control
+        area = candidate.area + operand_bits * charges.register
+        if self.shadow:
+            area += spec.accumulator_bits * charges.shadow_bit
+        if self.scaling is not None:
+            sum_bits = 64 if self.scaling is Scaling.INTEGER else 32
+            area += sum_bits * SRAM_BIT_REGISTERS * charges.register
+        return area
+
+    @property
+    def _units(self) -> float:
+        """Dequantization units with what they choose from and keep, and the registers between them."""
+        charges, shared = self.candidate.charges, self.columns_per_unit
+        units = -(-self.columns // shared)
+        area = 0.0
+        if self.scaling is not None:
+            row_sums = self.candidate.spec.zero_point is ZeroPoint.ROW_SUM
+            scale = SCALE_BITS[self.scaling] + (ZERO_BITS if row_sums else 0)
+            area += units * charges.scaling[self.scaling]
+            area += self.columns * self.scale_entries * scale * charges.store_bit.get(shared, 0.0)
+        if self.scaling is not None or self.outputs:
+            area += units * self.candidate.spec.accumulator_bits * charges.choice_bit.get(shared, 0)
+            # Valid, end, open, close, entry and column pass from unit to unit.
+            control = 4 + (self.rows - 1).bit_length() + (shared - 1).bit_length()
+            area += self.columns * control * charges.register
+        if self.outputs:
+            area += -(-self.columns // (self.columns_per_output or shared)) * charges.output
+            # Scales of rows, which pass from unit to unit and come round again for further columns.
+            registers = RESULT_BITS * (self.columns + (self.rows if shared > 1 else 0))
+            if self.scaling is Scaling.CHANNEL:
+                registers += self.columns * self.scale_entries * 16
+            registers += self.columns * RESULT_BITS * self.result_rows * SRAM_BIT_REGISTERS
+            area += registers * charges.register
+        return area
+
+    @property
+    def scale_entries(self) -> int:
+        """Groups whose scales a unit holds at once, as `hw.spec.systolic` has it."""
+        sums = self.rows * self.columns_per_unit
+        busy = self.rows + sums + self.columns + SUM_CYCLES + UNIT_CYCLES
+        return 1 << (-(-busy // sums)).bit_length()
+
+    @property
+    def result_rows(self) -> int:
+        """Rows of results that may have to wait, as `hw.spec.systolic` has it."""
+        late = (self.columns_per_unit - 1) * (self.rows - 1)
+        return 2 * self.rows + self.columns + SUM_CYCLES + late + UNIT_CYCLES + 2
 
     @property
     def skew_bits(self) -> float:
@@ -139,32 +199,57 @@ class Design:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a search may choose from, beside rows and columns."""
+    """What a search may choose from, beside rows and columns, and whether `outputs` are charged."""
 
     scalings: Sequence[Scaling] = tuple(Scaling)
     shadows: Sequence[bool] = (True, False)
-    shared: Sequence[int] = (1, 2, 4, 8, 16)
+    shared: Sequence[int] = SHARED
     skews: Sequence[Skew] = (Skew.PORT, Skew.STORED)
+    outputs: bool = False
+    columns_per_output: int | None = None
 
 
 def designs_at_area(candidate: Candidate, budget: float, choices: Choices) -> list[Design]:
-    """Arrays that fill an area: all numbers of rows, and all that may be chosen."""
+    """Arrays that fill an area: all numbers of rows, and all that may be chosen.
+
+    Columns share units as in generated arrays: a multiple of them, no longer than a group lasts, and not where there are row sums.
+    """
     kinds: list[Scaling | None] = [s for s in choices.scalings if s in candidate.charges.scaling]
+    row_sums = candidate.spec.zero_point is ZeroPoint.ROW_SUM
     found = []
     for rows in (8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 56, 64, 80, 96, 128):
         for shadow, skew, scaling in product(choices.shadows, choices.skews, kinds or [None]):
-            for shared in choices.shared if scaling else (1,):
-                design = Design(candidate, rows, 1, shadow, scaling, shared, skew)
-                low, high = 0, 4096
-                while low < high:  # the largest number of columns that fits
-                    middle = (low + high + 1) // 2
-                    if replace(design, columns=middle).area <= budget:
-                        low = middle
-                    else:
-                        high = middle - 1
-                if low:
-                    found.append(replace(design, columns=low))
+            shares = choices.shared if scaling or choices.outputs else (1,)
+            for shared in (1,) if row_sums else shares:
+                if shared > 1 and rows * shared > (candidate.group or LONGEST_GROUP):
+                    continue
+                least = Design(
+                    candidate, rows, shared, shadow, scaling, shared, skew, choices.outputs,
+                    choices.columns_per_output,
+                )  # fmt: skip
+                widest = _widest(least, budget)
+                if widest is not None:
+                    found.append(widest)
     return found
+
+
+def _widest(least: Design, budget: float) -> Design | None:
+    """The design with as many columns as an area holds, in steps of those of `least`; None: not even these."""
+    if least.area > budget:
+        return None
+    step = least.columns
+    # No more than this, because columns cost their cells at least; areas grow faster than columns from there.
+    columns = int(budget / (least.rows * least.cell)) // step * step
+    while True:
+        design = replace(least, columns=max(columns, step))
+        area = design.area
+        if area <= budget:
+            break
+        columns = min(int(columns * budget / area) // step * step, columns - step)
+    # A cut in proportion may have gone too far, because some costs do not grow with the columns.
+    while (wider := replace(design, columns=design.columns + step)).area <= budget:
+        design = wider
+    return design
 
 
 def best_at_area(

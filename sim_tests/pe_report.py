@@ -1,10 +1,11 @@
 """The three tables of `lpu pe compare`, and the exploration."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from emulator.pe.array_model import Product, total_cycles
-from sim_tests.pe_charges import Scaling
+from sim_tests.pe_charges import SHARED, Areas, Scaling
 from sim_tests.pe_compare import candidate, evaluate, picojoules
 from sim_tests.pe_design import Candidate, Choices, Design, Skew, best_at_area, equal_count
 from sim_tests.pe_family import Family
@@ -22,10 +23,16 @@ AS_GENERATED = Choices((Scaling.FLOAT,), (True,), (1,), (Skew.PORT,))
 STEPS = {
     "generated, FP32 scaling": AS_GENERATED,
     "generated, integer scales": Choices(shadows=(True,), shared=(1,), skews=(Skew.PORT,)),
-    "units shared by columns": Choices(shadows=(True,), skews=(Skew.PORT,)),
+    "generated, units shared by columns": Choices(shadows=(True,), skews=(Skew.PORT,)),
     "no shadow registers": Choices(skews=(Skew.PORT,)),
     "narrow skew registers": Choices(skews=(Skew.PORT, Skew.STORED)),
     "skew by addresses": Choices(skews=tuple(Skew)),
+    "generated, with output scaling and result buffers": Choices(
+        shadows=(True,), skews=(Skew.PORT,), outputs=True
+    ),
+    "the same, output scaling shared by 16 columns": Choices(
+        shadows=(True,), skews=(Skew.PORT,), outputs=True, columns_per_output=16
+    ),
 }
 """What a search may choose from, step by step more."""
 
@@ -43,7 +50,8 @@ def compare(family: Family, model: str, tokens: int) -> dict[str, Any]:
         Length of its prompt.
     """
     products = model_products(model, tokens)
-    candidates = {name: candidate(name, family) for name in family.elements}
+    areas = Areas(family.library)
+    candidates = {name: candidate(name, family, areas) for name in family.elements}
     unit = picojoules(candidates)
     assert family.baseline is not None
     baseline = candidates[family.baseline]
@@ -84,8 +92,13 @@ def _steps(
     """What each step brings: the fastest W4A8 element of MixPE over the INT8 one with the same choices."""
     mixpe = [c for name, c in candidates.items() if name.startswith("mixpe-a8")]
     rows = []
+    square = equal_count(baseline, SIDE, SIDE)
+    with_outputs = min(
+        replace(square, columns_per_unit=shared, outputs=True).area for shared in SHARED
+    )
     for step, choices in STEPS.items():
-        found = [best_at_area(c, budget, products, choices) for c in (baseline, *mixpe)]
+        room = with_outputs if choices.outputs else budget
+        found = [best_at_area(c, room, products, choices) for c in (baseline, *mixpe)]
         designs = [(total_cycles(d.model, products), d) for d in found if d is not None]
         if found[0] is None or len(designs) < 2:
             continue

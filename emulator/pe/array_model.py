@@ -92,7 +92,7 @@ def product_cycles(array: ArrayModel, product: Product) -> float:
     """
     tiles = -(-product.m // array.rows) * -(-product.n // array.columns)
     group = product.k if array.group is None else min(array.group, product.k)
-    leave = array.rows * (array.columns_per_unit if array.group is not None else 1)
+    leave = array.rows * array.columns_per_unit
     whole, rest = divmod(product.k, group)
     beats = 0.0
     for length, times in ((group, whole), (rest, 1 if rest else 0)):
