@@ -79,7 +79,11 @@ def input_norms(model: Model, tokens: list[int]) -> dict[str, npt.NDArray[np.flo
     points = {"lm_head": "head_input"}
     for layer in range(model.config.layers):
         prefix = f"layers.{layer}."
-        points |= {prefix + name: prefix + point for name, point in _POINTS.items()}
+        points |= {
+            prefix + name: prefix + point
+            for name, point in _POINTS.items()
+            if prefix + name in model.tensor_shapes
+        }
     return {
         tensor: np.sqrt(sums[point] / len(tokens)).astype(np.float32)
         for tensor, point in points.items()

@@ -17,6 +17,7 @@ from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from mapping.compiler import compile_instructions, plan_model
 from mapping.frontend.config import ModelConfig
+from mapping.frontend.weights import tensor_shapes
 from mapping.lowering.plan import Plan
 from mapping.recipe import Recipe
 
@@ -169,7 +170,7 @@ def _macs(plan: Plan) -> int:
     """Multiplications of weights for one token of the model, its own shapes; attention is not counted."""
     config = plan.config
     layer = config.hidden_size * (
-        2 * config.query_width + 2 * config.key_width + 3 * config.intermediate_size
+        2 * config.query_width + 2 * config.key_width + (2 if config.opt else 3) * config.intermediate_size
     )
     return config.layers * layer + config.vocabulary_size * config.hidden_size
 
@@ -205,9 +206,15 @@ def useful_bytes(plan: Plan, context: int) -> float:
         for part in plan.head_matrix.parts
         for piece in part.pieces
     )
-    norms = 4 * config.hidden_size * (2 * config.layers + 1)
+    # Every core reads all norms, and the biases of its own outputs.
+    vectors = sum(
+        4 * shape[0] * (1 if "_proj" in name else plan.cores)
+        for name, shape in tensor_shapes(config).items()
+        if len(shape) == 1
+    )
     cache = 2 * config.layers * config.kv_heads * (config.head_dim + 4) * context
-    return plan.cores * (weights + norms) + cache + 4 * config.hidden_size
+    rows = 2 if config.opt else 1
+    return plan.cores * weights + vectors + cache + 4 * config.hidden_size * rows
 
 
 @cache

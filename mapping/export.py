@@ -59,6 +59,10 @@ def export_model(
         If the model has no folder, or the layout cannot hold its shapes.
     """
     require_flight(model.config, "export")
+    if model.config.opt:
+        raise InputError(
+            f"{model.name}: architecture: expected a Llama or Mistral model for export, found OPT"
+        )
     if model.folder is None:
         raise InputError(
             f"{model.name}: expected a model with weights of its own, found a known configuration"

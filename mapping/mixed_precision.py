@@ -20,6 +20,7 @@ from mapping.calibration import calibration_tokens, input_norms, loss_on
 from mapping.formats import BlockFormats, MatrixFormat, WeightFormat
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
+from mapping.frontend.opt import POSITIONS
 from mapping.frontend.weights import EMBEDDING, tensor_shapes
 from mapping.quantize import quantize_matrix
 from mapping.recipe import Recipe
@@ -95,7 +96,7 @@ def _units(
 ) -> tuple[list[Unit], list[tuple[MatrixFormat, int, int]]]:
     """What is to be chosen, and format, weights and inputs of each matrix that an override fixes."""
     shapes = tensor_shapes(config)
-    names = [name for name, shape in shapes.items() if len(shape) == 2 and name != EMBEDDING]
+    names = [name for name, shape in shapes.items() if len(shape) == 2 and name not in (EMBEDDING, POSITIONS)]
     shapes.setdefault("lm_head", shapes[EMBEDDING])
     fixed: list[tuple[MatrixFormat, int, int]] = []
     together: dict[str, list[str]] = {}

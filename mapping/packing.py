@@ -14,6 +14,8 @@ from mapping.calibration import calibration_tokens, input_norms
 from mapping.checkpoint import in_order, stored_matrix, stored_order
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
+from mapping.frontend.opt import BIAS, POSITION_OFFSET, POSITIONS
+from mapping.lowering.parameters import ParameterGroup
 from mapping.lowering.plan import Plan
 from mapping.lowering.tiles import MatrixPlan, Piece
 from mapping.quantize import QuantizedMatrix, quantize_matrix
@@ -183,15 +185,15 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
         All zero.
     """
 
-    def put(base: int, rows: np.ndarray, stride: int) -> None:
-        """Rows of FP32, each padded to `stride` words, for every core."""
+    def put(base: int, rows: np.ndarray, stride: int, core: slice = slice(None)) -> None:
+        """Rows of FP32, each padded to `stride` words, for every core or for some."""
         for first in range(0, len(rows), _ROWS):
             part = rows[first : first + _ROWS]
             words = np.zeros((len(part), stride * plan.word_elements), np.float32)
             words[:, : part.shape[1]] = part
             at = base + first * stride
             packed = words.view(np.uint8).reshape(-1, plan.spec.word_bytes)
-            images[:, at : at + len(packed)] = packed
+            images[core, at : at + len(packed)] = packed
 
     norms = _norms(model, plan)
 
@@ -201,13 +203,16 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
             words = pack_matrix(core_part(pieces, plan, core), matrix, plan)
             image[base : base + len(words)] = words
 
-    def vector(tensor: str, base: int) -> None:
-        put(base, model.tensor(tensor)[None], plan.hidden_words)
+    def vectors(prefix: str, group: ParameterGroup, base: int) -> None:
+        for name, offset in group.offsets.items():
+            for core, part in enumerate(_core_vectors(model.tensor(prefix + name), name, plan)):
+                words = -(-part.size // plan.word_elements)
+                put(base + offset, part[None], words, slice(core, core + 1))
 
     jobs: list[Callable[[], None]] = [
         lambda: put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride),
-        lambda: put(plan.rope, _rope_rows(plan), plan.rope_words),
-        functools.partial(vector, "norm", plan.norm),
+        lambda: put(plan.positions, _position_rows(model, plan), plan.position_words),
+        functools.partial(vectors, "", plan.parameters["norm"], plan.norm),
     ]
     if not plan.wired:
         jobs.append(functools.partial(matrix, "lm_head", plan.head_matrix, plan.head_base))
@@ -215,13 +220,16 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
         for index in range(segment.layers):
             layer = segment.base + index * segment.stride
             for name, offset in segment.offsets.items():
-                tensor = f"layers.{segment.first + index}.{name}"
+                prefix = f"layers.{segment.first + index}."
                 if name in segment.matrices:
                     jobs.append(
-                        functools.partial(matrix, tensor, segment.matrices[name], layer + offset)
+                        functools.partial(
+                            matrix, prefix + name, segment.matrices[name], layer + offset
+                        )
                     )
                 else:
-                    jobs.append(functools.partial(vector, tensor, layer + offset))
+                    group = plan.parameters[name]
+                    jobs.append(functools.partial(vectors, prefix, group, layer + offset))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         # The first error ends it.
         for number, done in enumerate([pool.submit(job) for job in jobs]):
@@ -248,8 +256,26 @@ def wire_matrices(model: Model, plan: Plan) -> Wires:
     return Wires(tuple(wired))
 
 
-def _rope_rows(plan: Plan) -> np.ndarray:
-    """For each position cos, cos, -sin, sin, each padded to half a head."""
+def _core_vectors(vector: np.ndarray, name: str, plan: Plan) -> np.ndarray:
+    """A gain or bias as every core has it, [cores, elements]: a norm's whole, a matrix's of the core's own outputs."""
+    matrix = name.removesuffix(BIAS)
+    if matrix == name or "." not in matrix:
+        return np.broadcast_to(vector, (plan.cores, vector.size))
+    outputs, _ = plan.matrix_shape(matrix)
+    if matrix in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
+        vector = _pad_heads(vector[:, None], plan.config, plan)[:, 0]
+    padded = np.zeros(plan.cores * outputs, np.float32)
+    padded[: vector.size] = vector
+    return padded.reshape(plan.cores, outputs)
+
+
+def _position_rows(model: Model, plan: Plan) -> np.ndarray:
+    """For each position its learned vector, or cos, cos, -sin, sin, each padded to half a head."""
+    if plan.config.opt:
+        rows = np.zeros((plan.context, plan.config.hidden_size), np.float32)
+        learned = model.tensor(POSITIONS)[POSITION_OFFSET:][: plan.context]
+        rows[: len(learned)] = learned
+        return rows
     cosine, sine = rope_tables(plan.config, np.arange(plan.context))
     rows = np.zeros((plan.context, 4, plan.half), np.float32)
     half = plan.config.head_dim // 2

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hw.spec.errors import InputError
 from mapping.frontend.config import require_flight
 from mapping.frontend.model import Model
+from mapping.frontend.opt import BIAS, POSITION_OFFSET, POSITIONS
 from mapping.frontend.weights import EMBEDDING, HEAD
 from mapping.rope import rope_tables, rotate
 
@@ -64,9 +65,9 @@ class _Cache:
 
 
 class FloatReference:
-    """A Llama forward pass in NumPy.
+    """A forward pass of Llama or OPT in NumPy.
 
-    Activation points, with T tokens, P positions and heads before the last axis:
+    Queries and keys of OPT are not rotated: their points come behind their biases. Activation points, with T tokens, P positions and heads before the last axis:
 
     ===================== ======================== ==============================================
     point                 shape                    what it is
@@ -111,7 +112,7 @@ class FloatReference:
         activation_hook: ActivationHook | None = None,
         keep_weights: bool | None = None,
     ) -> None:
-        require_flight(model.config, "the reference of Llama models")
+        require_flight(model.config, "this reference")
         self.model = model
         self.config = model.config
         if precision not in (np.float32, np.float64):
@@ -230,9 +231,13 @@ class FloatReference:
     def _forward(self, tokens: npt.NDArray[np.int64], caches: list[_Cache]) -> Floats:
         """Return the residual stream [T, hidden] after the last layer, before the final norm."""
         begin = caches[0].length
-        cosine, sine = rope_tables(self.config, np.arange(begin, begin + tokens.size))
-        rotation = cosine.astype(self.precision), sine.astype(self.precision)
-        stream = self._weight(EMBEDDING)[tokens]
+        positions = np.arange(begin, begin + tokens.size)
+        stream, rotation = self._weight(EMBEDDING)[tokens], None
+        if self.config.opt:
+            stream = stream + self._weight(POSITIONS)[positions + POSITION_OFFSET]
+        else:
+            cosine, sine = rope_tables(self.config, positions)
+            rotation = cosine.astype(self.precision), sine.astype(self.precision)
         for layer, cache in enumerate(caches):
             prefix = f"layers.{layer}."
             stream = stream + self._attention(prefix, stream, cache, rotation)
@@ -244,18 +249,19 @@ class FloatReference:
         return self._linear(x, HEAD).astype(np.float32, copy=False)
 
     def _linear(self, x: Floats, name: str) -> Floats:
-        return x @ self._weight(name).T
+        product = x @ self._weight(name).T
+        return product + self._weight(name + BIAS) if self.config.opt and name != HEAD else product
 
     def _norm(self, x: Floats, name: str) -> Floats:
+        if self.config.opt:
+            x = x - np.mean(x, axis=-1, keepdims=True)
         mean_square = np.mean(x * x, axis=-1, keepdims=True)
-        return (
-            x
-            / np.sqrt(mean_square + self.precision(self.config.rms_norm_eps))
-            * (self._weight(name))
-        )
+        root = np.sqrt(mean_square + self.precision(self.config.rms_norm_eps))
+        scaled = x / root * self._weight(name)
+        return scaled + self._weight(name + BIAS) if self.config.opt else scaled
 
     def _attention(
-        self, prefix: str, stream: Floats, cache: _Cache, rotation: tuple[Floats, Floats]
+        self, prefix: str, stream: Floats, cache: _Cache, rotation: tuple[Floats, Floats] | None
     ) -> Floats:
         config = self.config
         x = self._at(prefix + "attention_input", self._norm(stream, prefix + "input_layernorm"))
@@ -263,8 +269,11 @@ class FloatReference:
         def heads_of(name: str) -> Floats:
             return self._linear(x, f"{prefix}self_attn.{name}").reshape(len(x), -1, config.head_dim)
 
-        queries = self._at(prefix + "queries", rotate(heads_of("q_proj"), *rotation))
-        keys = self._at(prefix + "keys", rotate(heads_of("k_proj"), *rotation))
+        queries, keys = heads_of("q_proj"), heads_of("k_proj")
+        if rotation is not None:
+            queries, keys = rotate(queries, *rotation), rotate(keys, *rotation)
+        queries = self._at(prefix + "queries", queries)
+        keys = self._at(prefix + "keys", keys)
         values = self._at(prefix + "values", heads_of("v_proj"))
         all_keys, all_values = cache.append(keys.swapaxes(0, 1), values.swapaxes(0, 1))
 
@@ -289,8 +298,11 @@ class FloatReference:
     def _feed_forward(self, prefix: str, stream: Floats) -> Floats:
         x = self._norm(stream, prefix + "post_attention_layernorm")
         x = self._at(prefix + "feed_forward_input", x)
-        gate = self._linear(x, prefix + "mlp.gate_proj")
-        hidden = silu(gate) * self._linear(x, prefix + "mlp.up_proj")
+        hidden = self._linear(x, prefix + "mlp.up_proj")
+        if self.config.opt:
+            hidden = np.maximum(hidden, 0)
+        else:
+            hidden = silu(self._linear(x, prefix + "mlp.gate_proj")) * hidden
         return self._linear(
             self._at(prefix + "feed_forward_hidden", hidden), prefix + "mlp.down_proj"
         )

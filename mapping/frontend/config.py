@@ -9,8 +9,9 @@ from mapping.frontend.files import shown
 
 LLAMA = "LlamaForCausalLM"
 MISTRAL = "MistralForCausalLM"
-SUPPORTED_ARCHITECTURES = (LLAMA, MISTRAL, "GptOssForCausalLM")
-FLIGHT_ARCHITECTURES = (LLAMA, MISTRAL)
+OPT = "OPTForCausalLM"
+SUPPORTED_ARCHITECTURES = (LLAMA, MISTRAL, OPT, "GptOssForCausalLM")
+FLIGHT_ARCHITECTURES = (LLAMA, MISTRAL, OPT)
 """Those that the flight processor runs."""
 
 _LARGEST_WIDTH = 1 << 24
@@ -20,7 +21,7 @@ _LARGEST_LAYERS = 1024  # bounds what a hostile file can make the loader enumera
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A decoder-only transformer of the Llama family.
+    """A decoder-only transformer of the Llama family, or of OPT.
 
     Members
     -------
@@ -34,7 +35,7 @@ class ModelConfig:
         `heads` is a multiple of `kv_heads`; `head_dim` is even, and ``heads * head_dim`` need not
         equal `hidden_size`.
     rms_norm_eps : float
-        Added to the mean square under the root.
+        Added to the mean square, or to the variance, under the root.
     rope_theta : float
         Base of the rotary frequencies.
     rope_scaling : Mapping or None
@@ -48,7 +49,7 @@ class ModelConfig:
     bos_token_ids, eos_token_ids : tuple[int, ...]
         Tokens that begin and that end a text; either may be empty.
     activation : str
-        Activation of the feed-forward gate; always ``"silu"``.
+        ``"silu"`` of the feed-forward gate, or ``"relu"`` of the feed-forward network of OPT, which has no gate.
     """
 
     name: str
@@ -68,6 +69,11 @@ class ModelConfig:
     bos_token_ids: tuple[int, ...]
     eos_token_ids: tuple[int, ...]
     activation: str
+
+    @property
+    def opt(self) -> bool:
+        """LayerNorm, ReLU, learned positions and biases, instead of RMSNorm, a gate, rotation and none."""
+        return self.architecture == OPT
 
     @property
     def query_width(self) -> int:
@@ -116,11 +122,11 @@ class Fields:
             raise self.refuse(key, "a positive number")
         return float(value)
 
-    def flag(self, key: str) -> bool:
+    def flag(self, key: str, default: bool = False) -> bool:
         value = self.raw.get(key)
         if value is not None and not isinstance(value, bool):
             raise self.refuse(key, "true or false")
-        return bool(value)
+        return default if value is None else value
 
     def token_ids(self, key: str, vocabulary_size: int) -> tuple[int, ...]:
         value = self.raw.get(key)
@@ -156,8 +162,12 @@ def parse_config(raw: Mapping[str, Any], name: str, label: str) -> ModelConfig:
     """
     fields = Fields(raw, label)
     architecture = _parse_architecture(fields)
+    # Here, because these modules need `ModelConfig` and `Fields`.
+    if architecture == OPT:
+        from mapping.frontend.opt import parse_opt
+
+        return parse_opt(fields, name)
     if architecture not in FLIGHT_ARCHITECTURES:
-        # Here, because a gpt-oss configuration is a `ModelConfig` too.
         from mapping.frontend.gpt_oss import parse_gpt_oss
 
         return parse_gpt_oss(fields, name)

@@ -203,6 +203,11 @@ def load_folder(folder: Path) -> Model:
     if isinstance(config, GptOssConfig):
         weights: WeightSource = GptOssFolderWeights(folder, config)
     elif scheme := find_scheme(folder, raw, path):
+        if config.opt:
+            raise InputError(
+                f"{path}: quantization_config: expected plain weights of an OPT model, found packed ones: "
+                "give the original folder and a recipe"
+            )
         weights = QuantizedFolderWeights(folder, config, scheme)
     else:
         weights = FolderWeights(folder, config)

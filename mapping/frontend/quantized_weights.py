@@ -74,6 +74,7 @@ class QuantizedFolderWeights(FolderWeights):
         # Not the parent's: what must be there is another thing here.
         self._files = TensorFolder(folder)
         self._shapes = tensor_shapes(config)
+        self._stored_name = stored_name
         self.scheme = scheme
         known = {stored_name(HEAD)}
         packed = []

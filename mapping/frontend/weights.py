@@ -13,6 +13,7 @@ from hw.spec.errors import InputError
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.files import shown
 from mapping.frontend.gpt_oss import GptOssConfig, gpt_oss_shapes
+from mapping.frontend.opt import POSITIONS, opt_shapes, opt_stored_name
 from mapping.frontend.safetensors_file import Shape, TensorFolder
 
 Weight = npt.NDArray[np.float32]
@@ -31,11 +32,13 @@ def tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Return the shape of every weight of a model, in the order of use.
 
     Names are those of the files without ``model.`` and ``.weight``, such as
-    ``layers.0.self_attn.q_proj``. Matrices are [outputs, inputs]. With tied embeddings there is no
-    ``lm_head``.
+    ``layers.0.self_attn.q_proj``; those of OPT are explained in `mapping.frontend.opt`. Matrices are
+    [outputs, inputs]. With tied embeddings there is no ``lm_head``.
     """
     if isinstance(config, GptOssConfig):
         return gpt_oss_shapes(config)
+    if config.opt:
+        return opt_shapes(config)
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, Shape] = {EMBEDDING: (config.vocabulary_size, hidden)}
     for layer in range(config.layers):
@@ -93,6 +96,7 @@ class FolderWeights:
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self._files = TensorFolder(folder)
         self._shapes = tensor_shapes(config)
+        self._stored_name = opt_stored_name if config.opt else stored_name
         for entry in self._files.entries.values():
             if entry.name.endswith(_PACKED_ENDS):
                 raise InputError(
@@ -100,8 +104,8 @@ class FolderWeights:
                     "found none"
                 )
         for name, shape in self._shapes.items():
-            self._files.check(stored_name(name), shape)
-        known = {stored_name(name) for name in (*self._shapes, HEAD)}
+            self._files.check(self._stored_name(name), shape)
+        known = {self._stored_name(name) for name in (*self._shapes, HEAD)}
         for name, entry in self._files.entries.items():
             if name not in known and not is_ignored(name):
                 raise InputError(
@@ -112,7 +116,7 @@ class FolderWeights:
     def load(self, name: str) -> Weight:
         """Return a weight as float32; raises `InputError` if it is damaged."""
         shape = self._shapes[name]
-        weight = self._files.load(stored_name(name), shape)
+        weight = self._files.load(self._stored_name(name), shape)
         if name == EMBEDDING and HEAD not in self._shapes:
             self._check_tied_head(weight)
         return weight
@@ -148,6 +152,8 @@ class SyntheticWeights:
         values = generator.standard_normal(shape, dtype=np.float32)
         if name.endswith(("bias", "sinks")):
             return values * np.float32(0.1)
+        if name == POSITIONS:
+            return values
         if len(shape) == 1:
             return values * np.float32(0.1) + np.float32(1.0)
         scale = 1.0 / math.sqrt(shape[-1])

@@ -3,9 +3,10 @@
 import math
 
 from mapping.frontend.config import ModelConfig, require_flight
+from mapping.frontend.opt import BIAS, POSITIONS
 from mapping.frontend.weights import EMBEDDING, HEAD, tensor_shapes
 from mapping.graph.ir import (
-    POSITIONS,
+    POSITIONS as SEEN,
     TOKENS,
     Attribute,
     Extent,
@@ -61,12 +62,17 @@ def build_graph(config: ModelConfig) -> Graph:
     require_flight(config, "a graph")
     builder = _Builder(config)
     builder.declare(TOKEN_IDS, (TOKENS,), Role.INPUT)
-    builder.declare(ROPE_TABLE, (config.maximum_positions, config.head_dim), Role.TABLE)
+    if not config.opt:
+        builder.declare(ROPE_TABLE, (config.maximum_positions, config.head_dim), Role.TABLE)
     for name, shape in tensor_shapes(config).items():
         builder.declare(name, shape, Role.WEIGHT)
     stream = builder.add(
         "embedding", Operator.EMBEDDING, (TOKEN_IDS, EMBEDDING), config.hidden_size
     )
+    if config.opt:
+        stream = builder.add(
+            "position", Operator.POSITION, (stream, POSITIONS), config.hidden_size
+        )
     for layer in range(config.layers):
         builder.layer = layer
         stream = _attention_block(builder, stream)
@@ -83,9 +89,15 @@ def build_graph(config: ModelConfig) -> Graph:
 
 def _norm(builder: _Builder, name: str, stream: str, gain: str) -> str:
     config = builder.config
-    return builder.add(
-        name, Operator.RMS_NORM, (stream, gain), config.hidden_size, epsilon=config.rms_norm_eps
-    )
+    operator, inputs = Operator.RMS_NORM, (stream, gain)
+    if config.opt:
+        operator, inputs = Operator.LAYER_NORM, (stream, gain, gain + BIAS)
+    return builder.add(name, operator, inputs, config.hidden_size, epsilon=config.rms_norm_eps)
+
+
+def _linear(builder: _Builder, name: str, x: str, matrix: str, outputs: int) -> str:
+    inputs = (x, matrix, matrix + BIAS) if builder.config.opt else (x, matrix)
+    return builder.add(name, Operator.LINEAR, inputs, outputs)
 
 
 def _attention_block(builder: _Builder, stream: str) -> str:
@@ -93,17 +105,18 @@ def _attention_block(builder: _Builder, stream: str) -> str:
     config = builder.config
     prefix = f"layers.{builder.layer}."
     weights = prefix + "self_attn."
-    cache = (config.kv_heads, POSITIONS, config.head_dim)
+    cache = (config.kv_heads, SEEN, config.head_dim)
     key_cache = builder.declare(prefix + "key_cache", cache, Role.CACHE)
     value_cache = builder.declare(prefix + "value_cache", cache, Role.CACHE)
     queries, keys = config.query_width, config.key_width
 
     x = _norm(builder, "attention_norm", stream, prefix + "input_layernorm")
-    q = builder.add("query", Operator.LINEAR, (x, weights + "q_proj"), queries)
-    k = builder.add("key", Operator.LINEAR, (x, weights + "k_proj"), keys)
-    v = builder.add("value", Operator.LINEAR, (x, weights + "v_proj"), keys)
-    q = builder.add("query_rope", Operator.ROPE, (q, ROPE_TABLE), queries, heads=config.heads)
-    k = builder.add("key_rope", Operator.ROPE, (k, ROPE_TABLE), keys, heads=config.kv_heads)
+    q = _linear(builder, "query", x, weights + "q_proj", queries)
+    k = _linear(builder, "key", x, weights + "k_proj", keys)
+    v = _linear(builder, "value", x, weights + "v_proj", keys)
+    if not config.opt:
+        q = builder.add("query_rope", Operator.ROPE, (q, ROPE_TABLE), queries, heads=config.heads)
+        k = builder.add("key_rope", Operator.ROPE, (k, ROPE_TABLE), keys, heads=config.kv_heads)
     x = builder.add(
         "attention",
         Operator.ATTENTION,
@@ -113,9 +126,7 @@ def _attention_block(builder: _Builder, stream: str) -> str:
         kv_heads=config.kv_heads,
         scale=1.0 / math.sqrt(config.head_dim),
     )
-    x = builder.add(
-        "attention_projection", Operator.LINEAR, (x, weights + "o_proj"), config.hidden_size
-    )
+    x = _linear(builder, "attention_projection", x, weights + "o_proj", config.hidden_size)
     return builder.add("attention_add", Operator.ADD, (stream, x), config.hidden_size)
 
 
@@ -127,8 +138,12 @@ def _feed_forward_block(builder: _Builder, stream: str) -> str:
     inner = config.intermediate_size
 
     x = _norm(builder, "feed_forward_norm", stream, prefix + "post_attention_layernorm")
-    gate = builder.add("gate", Operator.LINEAR, (x, weights + "gate_proj"), inner)
-    up = builder.add("up", Operator.LINEAR, (x, weights + "up_proj"), inner)
-    x = builder.add("silu_multiply", Operator.SILU_MULTIPLY, (gate, up), inner)
-    x = builder.add("down", Operator.LINEAR, (x, weights + "down_proj"), config.hidden_size)
+    if config.opt:
+        up = _linear(builder, "up", x, weights + "up_proj", inner)
+        x = builder.add("relu", Operator.RELU, (up,), inner)
+    else:
+        gate = _linear(builder, "gate", x, weights + "gate_proj", inner)
+        up = _linear(builder, "up", x, weights + "up_proj", inner)
+        x = builder.add("silu_multiply", Operator.SILU_MULTIPLY, (gate, up), inner)
+    x = _linear(builder, "down", x, weights + "down_proj", config.hidden_size)
     return builder.add("feed_forward_add", Operator.ADD, (stream, x), config.hidden_size)

@@ -30,8 +30,14 @@ class Operator(Enum):
     RMS_NORM = "rms_norm"
     """x [T, H], gain [H] -> x / sqrt(mean(x^2) + epsilon) * gain"""
 
+    LAYER_NORM = "layer_norm"
+    """x [T, H], gain and bias [H] -> (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * gain + bias"""
+
+    POSITION = "position"
+    """x [T, H], table [P, H] -> x + the row of each token's position"""
+
     LINEAR = "linear"
-    """x [T, K], matrix [N, K] -> x @ matrix.T [T, N]"""
+    """x [T, K], matrix [N, K], and if it has one a bias [N] -> x @ matrix.T + bias [T, N]"""
 
     ROPE = "rope"
     """x [T, heads * D], table [P, D] of D/2 cosines, then D/2 sines -> x rotated in halves"""
@@ -44,6 +50,9 @@ class Operator(Enum):
 
     SILU_MULTIPLY = "silu_multiply"
     """gate [T, F], up [T, F] -> gate / (1 + exp(-gate)) * up"""
+
+    RELU = "relu"
+    """x [T, F] -> x where it is above zero, otherwise 0"""
 
     ADD = "add"
     """x [T, H], y [T, H] -> x + y"""

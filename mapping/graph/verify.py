@@ -52,7 +52,7 @@ def _check_names(graph: Graph) -> None:
 
 def _check_shapes(graph: Graph, node: Node) -> None:
     rule, arity = _RULES[node.operator]
-    if len(node.inputs) != arity:
+    if len(node.inputs) - arity not in (0, _OPTIONAL.get(node.operator, 0)):
         raise ValueError(
             f"{node.name}: {node.operator.value} takes {arity} operands, not {len(node.inputs)}"
         )
@@ -96,8 +96,19 @@ def _rms_norm(node: Node, x: Shape, gain: Shape) -> Shape:
     return x
 
 
-def _linear(node: Node, x: Shape, matrix: Shape) -> Shape:
+def _layer_norm(node: Node, x: Shape, gain: Shape, bias: Shape) -> Shape:
+    _require(bias == gain, "a bias [H]")
+    return _rms_norm(node, x, gain)
+
+
+def _position(node: Node, x: Shape, table: Shape) -> Shape:
+    _require(len(x) == len(table) == 2 and x[1] == table[1], "x [T, H] and a table [P, H]")
+    return x
+
+
+def _linear(node: Node, x: Shape, matrix: Shape, bias: Shape | None = None) -> Shape:
     _require(len(x) == len(matrix) == 2 and x[1] == matrix[1], "x [T, K] and a matrix [N, K]")
+    _require(bias is None or bias == matrix[:1], "a bias [N]")
     return (x[0], matrix[0])
 
 
@@ -127,6 +138,11 @@ def _attention(
     return queries
 
 
+def _relu(node: Node, x: Shape) -> Shape:
+    _require(len(x) == 2, "x [T, F]")
+    return x
+
+
 def _elementwise(node: Node, x: Shape, y: Shape) -> Shape:
     _require(len(x) == 2 and x == y, "two operands [T, N] of one shape")
     return x
@@ -154,13 +170,18 @@ def _argmax(node: Node, logits: Shape) -> Shape:
 _RULES: dict[Operator, tuple[Callable[..., Shape], int]] = {
     Operator.EMBEDDING: (_embedding, 2),
     Operator.RMS_NORM: (_rms_norm, 2),
+    Operator.LAYER_NORM: (_layer_norm, 3),
+    Operator.POSITION: (_position, 2),
     Operator.LINEAR: (_linear, 2),
     Operator.ROPE: (_rope, 2),
     Operator.ATTENTION: (_attention, 5),
     Operator.SILU_MULTIPLY: (_elementwise, 2),
+    Operator.RELU: (_relu, 1),
     Operator.ADD: (_elementwise, 2),
     Operator.QUANTIZE: (_quantize, 1),
     Operator.EXCHANGE: (_exchange, 1),
     Operator.ARGMAX: (_argmax, 1),
 }
 """For each operator, the shape of its result as a function of its operands, and how many there are."""
+_OPTIONAL = {Operator.LINEAR: 1}
+"""How many more there may be."""

@@ -22,6 +22,7 @@ from mapping.lowering.levels import (
     prefill_phase,
     value_steps,
 )
+from mapping.lowering.parameters import ParameterGroup
 from mapping.lowering.plan import CACHE_STEP, Plan, Segment
 from mapping.lowering.tiles import MatrixPlan
 
@@ -41,11 +42,11 @@ def lower_load(plan: Plan) -> Assembler:
             _layers(a, plan, phase)
     with a.token_loop():
         _embedding(a, plan, {}, wait=_SFU)
-        rope = Address(plan.rope, {}, Register.POSITION, 0, plan.rope_words)
-        _input(a, plan, "rope", rope, fixed(plan.rope_words), signal=_SFU)
+        row = Address(plan.positions, {}, Register.POSITION, 0, plan.position_words)
+        _input(a, plan, plan.position_table, row, fixed(plan.position_words), signal=_SFU)
         _layers(a, plan, DECODE)
         with a.unless(Condition.PREFILL):
-            words = fixed(plan.hidden_words)
+            words = fixed(plan.parameters["norm"].words)
             _input(a, plan, "norm", Address(plan.norm), words, wait=_SFU, signal=_SFU)
             if not plan.wired:
                 _matrix(a, plan.head_matrix, plan.head_base, {}, HEAD_TILE)
@@ -53,21 +54,21 @@ def lower_load(plan: Plan) -> Assembler:
 
 
 def _chunk_vectors(a: Assembler, plan: Plan, phase: Phase) -> None:
-    """Embeddings of a chunk, one token after another, and its rows of the RoPE table."""
+    """Embeddings of a chunk, one token after another, and its rows of the table of positions."""
     a.sync(wait=_SFU)
     with a.loop(phase.rows):
         _embedding(a, plan, {_TOKEN_OF_CHUNK: plan.hidden_words}, wait=_SYS, signal=_SYS)
-    rope = Address(plan.rope, {TOKEN: plan.chunk * plan.rope_words})
+    first = Address(plan.positions, {TOKEN: plan.chunk * plan.position_words})
     rows = phase.rows
     words = Count(
-        cap=rows.cap * plan.rope_words,
+        cap=rows.cap * plan.position_words,
         offset=rows.offset,
         register=rows.register,
-        scale=plan.rope_words,
+        scale=plan.position_words,
         level=TOKEN,
-        step=rows.step * plan.rope_words,
+        step=rows.step * plan.position_words,
     )
-    _input(a, plan, "rope", rope, words, signal=_SFU)
+    _input(a, plan, plan.position_table, first, words, signal=_SFU)
 
 
 def _embedding(
@@ -106,10 +107,13 @@ def _layers(a: Assembler, plan: Plan, phase: Phase) -> None:
 
 
 def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
+    loaded: set[str] = set()
     for node in segment.nodes:
-        if node.operator is Operator.RMS_NORM:
-            _norm(a, plan, segment, node.local(node.inputs[1]))
-        elif node.operator is Operator.ATTENTION:
+        for group in plan.groups_of(node):
+            if group.name not in loaded:
+                loaded.add(group.name)
+                _parameters(a, plan, segment, group)
+        if node.operator is Operator.ATTENTION:
             _attention(a, plan, segment, phase)
         elif node.operator is Operator.LINEAR and not plan.wired:
             name = node.attribute("matrix")
@@ -117,9 +121,10 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
             _matrix(a, segment.matrices[name], base, {LAYER: segment.stride}, TILE)
 
 
-def _norm(a: Assembler, plan: Plan, segment: Segment, name: str) -> None:
-    address = Address(segment.base + segment.offsets[name], {LAYER: segment.stride})
-    _input(a, plan, name, address, fixed(plan.hidden_words), wait=_SFU, signal=_SFU)
+def _parameters(a: Assembler, plan: Plan, segment: Segment, group: ParameterGroup) -> None:
+    """Gains and biases that are read one after another."""
+    address = Address(segment.base + segment.offsets[group.name], {LAYER: segment.stride})
+    _input(a, plan, group.name, address, fixed(group.words), wait=_SFU, signal=_SFU)
 
 
 def _matrix(

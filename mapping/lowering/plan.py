@@ -9,6 +9,7 @@ from hw.spec.weight_format import StepFormat, WeightFormat
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.graph.layers import equal_layers, layer_nodes
 from mapping.lowering.geometry import Geometry
+from mapping.lowering.parameters import ParameterGroup, parameter_groups
 from mapping.lowering.regions import Regions, buffer_regions, round_up
 from mapping.lowering.tiles import MatrixPlan, ring_parts
 from mapping.passes.setting import Setting
@@ -20,8 +21,10 @@ INPUT_CREDITS = 3
 
 ACTIVATIONS = {
     Operator.RMS_NORM: "norm",
+    Operator.LAYER_NORM: "norm",
     Operator.ATTENTION: "attention",
     Operator.SILU_MULTIPLY: "ffn",
+    Operator.RELU: "ffn",
 }
 """Region of the activation buffer that the operator before a matrix product writes."""
 
@@ -37,7 +40,7 @@ class Segment:
         Of the first of them.
     matrices : dict of str to MatrixPlan
     offsets : dict of str to int
-        Words from the layer's first word to each norm weight, and to each matrix that is not hardwired.
+        Words from the layer's first word to each group of vectors, and to each matrix that is not hardwired.
     stride : int
         Words from layer to layer.
     base : int
@@ -76,6 +79,13 @@ class Plan(Geometry):
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
         self.hidden_words = -(-config.hidden_size // self.word_elements)
+        self.parameters = parameter_groups(self)
+        """Vectors of a layer that are loaded together, by the region of the input buffer."""
+        self.parameter_group = {
+            member: group for group in self.parameters.values() for member in group.offsets
+        }
+        self.position_table = "positions" if config.opt else "rope"
+        """What is loaded for a token's position: a learned vector, or cosines and sines."""
         # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
         block_words = CACHE_STEP.block_words(self.head // CACHE_STEP.span)
         key_room = spec.stream_words // credits // block_words
@@ -125,14 +135,18 @@ class Plan(Geometry):
         self.embedding = memory.take(
             "embedding", config.vocabulary_size * self.embedding_stride, burst
         )
-        self.rope_words = -(-2 * self.head // self.word_elements)
-        self.rope = memory.take("rope", self.context * self.rope_words, burst)
+        self.position_words = self.hidden_words
+        if not config.opt:
+            self.position_words = -(-2 * self.head // self.word_elements)
+        self.positions = memory.take(
+            self.position_table, self.context * self.position_words, burst
+        )
         self.segments = [self._segment(layers) for layers in equal_layers(self.graph)]
-        self.norm = memory.take("norm", row, burst)
+        self.norm = memory.take("norm", self.parameters["norm"].words, burst)
         self.tail = tuple(
             node
             for node in layer_nodes(self.graph, None)
-            if node.operator is not Operator.EMBEDDING
+            if node.operator not in (Operator.EMBEDDING, Operator.POSITION)
         )
         """The nodes behind the last layer."""
         (self.head_matrix,) = _matrices(self.tail).values()
@@ -160,17 +174,22 @@ class Plan(Geometry):
         offsets, places = Regions("layer", 0), dict[str, int]()
         burst = self.spec.burst_beats
         for node in nodes:
+            for group in self.groups_of(node):
+                if group.name not in places:
+                    places[group.name] = offsets.take(group.name, group.words, burst)
             if node.operator is Operator.LINEAR:
                 name = node.attribute("matrix")
                 if not matrices[name].wired:
                     places[name] = offsets.take(name, matrices[name].words)
-            elif node.operator is Operator.RMS_NORM:
-                name = node.local(node.inputs[1])
-                places[name] = offsets.take(name, self.hidden_words, burst)
         stride = round_up(offsets.used, burst)
         name = f"layers.{layers.start}-{layers.stop - 1}"
         base = self.memory.take(name, len(layers) * stride, burst)
         return Segment(layers.start, len(layers), nodes, matrices, places, stride, base)
+
+    def groups_of(self, node: Node) -> list[ParameterGroup]:
+        """Groups of the vectors that a node reads."""
+        members = [node.local(name) for name in node.inputs]
+        return [self.parameter_group[name] for name in members if name in self.parameter_group]
 
     @property
     def matrices(self) -> list[MatrixPlan]:
@@ -234,17 +253,19 @@ class Plan(Geometry):
         row, words, blocks = self.hidden_rows, self.hidden_words, spec.block_rows
         scores = heads * self.chunk_head_rows
         self.input = buffer_regions(spec, "input_words", {
-            "embedding": tokens * words, "rope": tokens * self.rope_words, "input_layernorm": words,
-            "post_attention_layernorm": words, "norm": words,
+            "embedding": tokens * words, self.position_table: tokens * self.position_words,
+            **{name: group.words for name, group in self.parameters.items()},
             "key_scale": kv_heads * self.context_words, "value_scale": kv_heads * self.context_words,
         })  # fmt: skip
         self.vector_rows = {
             "x": row, "t": row, "head_t": all_heads, "head_u": heads * self.head_rows,
-            "gate": self.ffn_rows, "up": self.ffn_rows,
+            "up": self.ffn_rows,
         }  # fmt: skip
+        if not self.config.opt:
+            self.vector_rows["gate"] = self.ffn_rows
         lengths = {name: tokens * rows for name, rows in self.vector_rows.items()}
         # SFU, which alone uses the buffer, is through with attention when it comes to the FFN.
-        of_ffn = {name: lengths.pop(name) for name in ("gate", "up")}
+        of_ffn = {name: lengths.pop(name) for name in ("gate", "up") if name in lengths}
         of_attention = {name: lengths.pop(name) for name in ("head_t", "head_u")}
         self.vector = buffer_regions(
             spec, "vector_rows", lengths, of_attention | {"scores": scores}, of_ffn
@@ -252,9 +273,11 @@ class Plan(Geometry):
         self.result_rows = {
             "key": round_up(kv_heads * self.head_rows, blocks), "value": round_up(kv_heads * self.head_rows, blocks),
             "query": round_up(heads * self.head_rows, blocks), "attention": heads * self.attention_pitch,
-            "attention_projection": round_up(part, blocks), "gate": round_up(ffn_part, blocks), "up": round_up(ffn_part, blocks),
+            "attention_projection": round_up(part, blocks), "up": round_up(ffn_part, blocks),
             "down": round_up(part, blocks), "logits": self.head_matrix.blocks * blocks,
         }  # fmt: skip
+        if not self.config.opt:
+            self.result_rows["gate"] = round_up(ffn_part, blocks)
         lengths = {name: tokens * rows for name, rows in self.result_rows.items()}
         lengths["logits"] = self.result_rows["logits"]
         # MPE computes what follows attention from vectors that SFU makes of all of attention's results, and so on.

@@ -8,7 +8,8 @@ from mapping.graph.ir import Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import DECODE, HEAD_TILE, chunks, prefill_phase
 from mapping.lowering.plan import INPUT_CREDITS, Plan
-from mapping.lowering.vector_attention import attention, quantize_values, rotate
+from mapping.lowering.vector_attention import attention, quantize_heads, rotate
+from mapping.lowering.vector_norm import layer_norm
 from mapping.lowering.vector_program import Operand, constant
 from mapping.lowering.vector_regions import INT8_MAXIMUM, LOG2_E, VectorRegions
 
@@ -50,10 +51,12 @@ def _layers(v: VectorRegions) -> None:
 
 
 def _embedding(v: VectorRegions) -> None:
-    """x = embedding row; its largest magnitude for the first norm."""
+    """x = embedding row, and the learned vector of its position if there is one; its largest magnitude for the first norm."""
     x = v.vector("x")
-    row = v.input("embedding", v.plan.hidden_words)
-    v.program.apply(v.hidden, row, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
+    row, position = v.input("embedding", v.plan.hidden_words), None
+    if v.plan.config.opt:
+        position = v.input(v.plan.position_table, v.plan.position_words)
+    v.program.apply(v.hidden, row, None, position, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
                     reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=_LD,
                     signal=0 if v.phase.prefill else _LD)  # fmt: skip
 
@@ -81,7 +84,7 @@ def _norm(v: VectorRegions, node: Node) -> None:
     p.scalar(v.scalar("d"), constant(1.0 / config.hidden_size), constant(config.rms_norm_eps),
              function=Function.RECIPROCAL_SQUARE_ROOT, to=v.entry("b"), rows=rows)  # fmt: skip
     p.scalar(v.scalar("b"), amax, to=v.entry("c"), rows=rows)
-    p.apply(v.hidden, t, v.input(node.local(node.inputs[1])), rows=rows, target=Target.VECTOR, d=t.place, d_pitch=t.pitch,
+    p.apply(v.hidden, t, v.parameter(node.local(node.inputs[1])), rows=rows, target=Target.VECTOR, d=t.place, d_pitch=t.pitch,
             reduce=Reduce.MAGNITUDE, entry=v.entry("d"), wait=_LD, signal=_LD)  # fmt: skip
     p.scalar(v.scalar("d"), constant(1 / INT8_MAXIMUM), to=v.entry("a"), rows=rows)
     p.scalar(v.scalar("a"), function=Function.RECIPROCAL, to=v.entry("e"), rows=rows)
@@ -101,19 +104,39 @@ def _norm(v: VectorRegions, node: Node) -> None:
 def _exchange(v: VectorRegions, node: Node) -> None:
     """The parts of a matrix product of all cores, side by side in `t`."""
     plan, whole, part = v.plan, v.vector("t"), v.result(node.local(node.inputs[0]))
-    v.program.apply(fixed(plan.hidden_part), part, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
-                    d_pitch=whole.pitch, exchange=v.exchange(plan.hidden_part // plan.spec.lanes), wait=_MPE)  # fmt: skip
+    bias, wait, signal = v.bias(node.inputs[0])
+    v.program.apply(fixed(plan.hidden_part), part, None, bias, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
+                    d_pitch=whole.pitch, exchange=v.exchange(plan.hidden_part // plan.spec.lanes),
+                    wait=_MPE | wait, signal=signal)  # fmt: skip
 
 
 def _residual(v: VectorRegions, node: Node) -> None:
     """x += result, and the largest magnitude of the new x."""
     x = v.vector("x")
-    if v.plan.cores > 1:
-        added, wait = v.vector("t"), 0
-    else:
-        added, wait = v.result(node.local(node.inputs[1])), _MPE
+    added, awaited = v.vector("t"), 0
+    if v.plan.cores == 1:
+        bias, wait, signal = v.bias(node.inputs[1])
+        part = v.result(node.local(node.inputs[1]))
+        if bias is None:
+            added, awaited = part, _MPE
+        else:
+            v.program.apply(v.hidden, part, None, bias, rows=v.phase.rows, target=Target.VECTOR, d=added.place,
+                            d_pitch=added.pitch, wait=_MPE | wait, signal=signal)  # fmt: skip
     v.program.apply(v.hidden, x, None, added, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
-                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=wait)  # fmt: skip
+                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=awaited)  # fmt: skip
+
+
+def _relu(v: VectorRegions, node: Node) -> None:
+    """The result where it is above zero."""
+    plan, rows, u = v.plan, v.phase.rows, v.vector("up")
+    bias, wait, signal = v.bias(node.inputs[0])
+    alone = plan.cores == 1
+    v.program.apply(fixed(plan.ffn_outputs), v.result("up"), None, bias, rows=rows, function=Function.RELU,
+                    target=Target.VECTOR, d=u.place, d_pitch=u.pitch, exchange=v.exchange(plan.ffn_part // plan.spec.lanes),
+                    reduce=Reduce.MAGNITUDE if alone else Reduce.NONE, entry=v.entry("a") if alone else 0,
+                    wait=_MPE | wait, signal=signal)  # fmt: skip
+    length = plan.ffn_outputs if alone else plan.cores * plan.ffn_part
+    v.quantize(u, fixed(length), "ffn", signal=_MPE, known=alone)
 
 
 def _silu(v: VectorRegions, node: Node) -> None:
@@ -141,7 +164,7 @@ def _silu(v: VectorRegions, node: Node) -> None:
 def _output_head(v: VectorRegions) -> None:
     """Final norm, then ARGMAX over the tiles of the logits."""
     plan = v.plan
-    _norm(v, plan.tail[0])
+    _EMIT[plan.tail[0].operator](v, plan.tail[0])
     head = plan.head_matrix.parts[0]
     tile = head.tile_blocks * plan.spec.matrix_rows
     length = tiled(plan.vocabulary_part, tile, HEAD_TILE)
@@ -163,11 +186,13 @@ def _output_head(v: VectorRegions) -> None:
 
 _EMIT: dict[Operator, Callable[[VectorRegions, Node], None]] = {
     Operator.RMS_NORM: _norm,
+    Operator.LAYER_NORM: layer_norm,
     Operator.ROPE: rotate,
-    Operator.QUANTIZE: quantize_values,
+    Operator.QUANTIZE: quantize_heads,
     Operator.ATTENTION: attention,
     Operator.EXCHANGE: _exchange,
     Operator.ADD: _residual,
     Operator.SILU_MULTIPLY: _silu,
+    Operator.RELU: _relu,
 }
 """What SFU does for the nodes of a layer; matrix products are MPE's."""

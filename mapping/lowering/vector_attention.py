@@ -1,6 +1,7 @@
 """SFU's part of attention: RoPE, quantized keys, values and queries, softmax, heads side by side."""
 
 import math
+from collections.abc import Callable
 
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Register, Source, Target, Unit
@@ -13,13 +14,15 @@ from mapping.lowering.vector_regions import INT8_MAXIMUM, LOG2_E, VectorRegions
 _LD, _ST, _MPE = units(Unit.LD), units(Unit.ST), units(Unit.MPE)
 _SCALE = constant(1 / INT8_MAXIMUM)
 
+Heads = Callable[[Count, int], Operand]
+"""Writes what makes the heads of keys or queries, given rows and what to wait for; their magnitudes go to `head_a`."""
+
 
 def rotate(v: VectorRegions, node: Node) -> None:
     """RoPE of keys, to be stored, or of queries, for the matrix engine."""
-    if node.local(node.inputs[0]) == "key":
-        _key(v)
-    else:
-        _query(v)
+    name = node.local(node.inputs[0])
+    store = _key if name == "key" else _query
+    store(v, lambda rows, wait: _rotate(v, name, rows, wait))
 
 
 def attention(v: VectorRegions, node: Node) -> None:
@@ -53,17 +56,41 @@ def _rotate(v: VectorRegions, name: str, rows: Count, wait: int) -> Operand:
     return whole
 
 
-def _key(v: VectorRegions) -> None:
+def _biased(v: VectorRegions, node: Node, rows: Count, wait: int) -> Operand:
+    """The heads of a result with their biases in `head_u`, and their largest magnitudes in `head_a`."""
+    pitch = v.plan.head_rows
+    to = v.of_head(v.vector("head_u"), pitch)
+    bias, _, _ = v.bias(node.inputs[0])
+    v.program.apply(v.head, v.of_head(v.result(node.local(node.inputs[0])), pitch), None,
+                    v.of_head(bias, pitch) if bias else None, rows=rows, target=Target.VECTOR, d=to.place,
+                    d_pitch=to.pitch, reduce=Reduce.MAGNITUDE, entry=v.entry("head_a"), wait=wait)  # fmt: skip
+    return to
+
+
+def _key(v: VectorRegions, take: Heads) -> None:
     with v.each_head(v.plan.kv_heads, wait=_MPE | _ST) as (rows, wait, _):
-        _store(v, _rotate(v, "key", rows, wait), "k", "key_scale", rows)
+        _store(v, take(rows, wait), "k", "key_scale", rows)
 
 
-def quantize_values(v: VectorRegions, node: Node) -> None:
-    """Values of the new tokens, to be stored."""
-    with v.each_head(v.plan.kv_heads, wait=_MPE, signal=_ST) as (rows, wait, signal):
-        value = v.of_head(v.result("value"), v.plan.head_rows)
+def quantize_heads(v: VectorRegions, node: Node) -> None:
+    """Values of the new tokens, to be stored; keys and queries too where they are not rotated."""
+    name = node.local(node.inputs[0])
+    bias, _, signal = v.bias(node.inputs[0])
+
+    def take(rows: Count, wait: int) -> Operand:
+        if bias is not None:
+            return _biased(v, node, rows, wait)
+        value = v.of_head(v.result(name), v.plan.head_rows)
         v.program.magnitude(v.head, value, rows=rows, to=v.entry("head_a"), wait=wait)
-        _store(v, value, "v", "value_scale", rows, signal)
+        return value
+
+    if name == "key":
+        _key(v, take)
+    elif name == "query":
+        _query(v, take, signal)
+    else:
+        with v.each_head(v.plan.kv_heads, wait=_MPE, signal=_ST) as (rows, wait, signal):
+            _store(v, take(rows, wait), "v", "value_scale", rows, signal)
 
 
 def _store(
@@ -95,12 +122,12 @@ def _store(
             d=to.place, d_pitch=to.pitch, signal=signal)  # fmt: skip
 
 
-def _query(v: VectorRegions) -> None:
+def _query(v: VectorRegions, take: Heads, through: int = 0) -> None:
     plan, p = v.plan, v.program
     # Scores come out in units of log2, so that softmax needs a power of two only.
     factor = LOG2_E / math.sqrt(plan.config.head_dim)
-    with v.each_head(plan.heads, wait=_MPE, signal=_MPE) as (rows, wait, signal):
-        heads = _rotate(v, "query", rows, wait)
+    with v.each_head(plan.heads, wait=_MPE, signal=_MPE | through) as (rows, wait, signal):
+        heads = take(rows, wait)
         magnitude = v.scalar("head_a")
         p.scalar(magnitude, _SCALE, function=Function.RECIPROCAL, to=v.entry("head_c"), rows=rows)
         p.apply(fixed(1), magnitude, constant(factor / INT8_MAXIMUM), rows=rows, target=Target.MATRIX_SCALE,

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hw.spec.functions import Function
-from hw.spec.instructions import Source, Target
-from mapping.lowering.assembler import Assembler, Count, Place, fixed
+from hw.spec.instructions import Source, Target, Unit
+from mapping.lowering.assembler import Assembler, Count, Place, fixed, units
 from mapping.lowering.levels import HEAD, Phase
 from mapping.lowering.plan import Plan
 from mapping.lowering.vector_program import Operand, VectorProgram, constant
@@ -35,6 +35,28 @@ class VectorRegions:
         """Input buffer; `pitch` in words, like its regions."""
         rows = self.plan.spec.word_rows
         return Operand(Source.INPUT, Place(self.plan.input.taken[name][0] * rows), pitch * rows)
+
+    def parameter(self, name: str) -> Operand:
+        """A gain or bias in the input buffer, the same for every token."""
+        group = self.plan.parameter_group[name]
+        place = self.input(group.name).place + group.offsets[name] * self.plan.spec.word_rows
+        return Operand(Source.INPUT, place)
+
+    def waits(self, name: str) -> int:
+        """LD, if this gain or bias is the first of its group that is read."""
+        return units(Unit.LD) if self.plan.parameter_group[name].first == name else 0
+
+    def signals(self, name: str) -> int:
+        """LD, if this gain or bias is the last of its group that is read."""
+        return units(Unit.LD) if self.plan.parameter_group[name].last == name else 0
+
+    def bias(self, product: str) -> tuple[Operand | None, int, int]:
+        """The bias of a matrix product, if it has one; what its first reader waits for, and its last one signals."""
+        node = self.plan.graph.producers[product]
+        if len(node.inputs) == 2:
+            return None, 0, 0
+        name = node.local(node.inputs[2])
+        return self.parameter(name), self.waits(name), self.signals(name)
 
     def vector(self, name: str) -> Operand:
         """Vector buffer."""
@@ -112,7 +134,7 @@ class VectorRegions:
 
     def rope(self, offset: int = 0) -> Operand:
         """The RoPE table's row of each token, the same for all heads."""
-        operand = self.input("rope", self.plan.rope_words)
+        operand = self.input("rope", self.plan.position_words)
         return Operand(
             operand.source, operand.place + offset, operand.pitch if self.phase.prefill else 0
         )

@@ -26,7 +26,7 @@ def divide_over_cores(graph: Graph, setting: Setting) -> Graph:
     for node in graph.nodes:
         readers = graph.consumers.get(node.output, ())
         added = any(reader.operator is Operator.ADD for reader in readers)
-        whole = node.operator in (Operator.ATTENTION, Operator.SILU_MULTIPLY)
+        whole = node.operator in (Operator.ATTENTION, Operator.SILU_MULTIPLY, Operator.RELU)
         if whole or (node.operator is Operator.LINEAR and added):
             name = f"{node.output}_exchanged"
             exchange = Node(

@@ -7,7 +7,14 @@ from mapping.passes.rewrite import with_attributes
 from mapping.passes.setting import Setting
 
 _FUSED = {Operator.EXCHANGE: "exchanged", Operator.QUANTIZE: "quantized"}
-_VECTOR = {Operator.RMS_NORM, Operator.ROPE, Operator.ATTENTION, Operator.SILU_MULTIPLY}
+_VECTOR = {
+    Operator.RMS_NORM,
+    Operator.LAYER_NORM,
+    Operator.ROPE,
+    Operator.ATTENTION,
+    Operator.SILU_MULTIPLY,
+    Operator.RELU,
+}
 
 
 def fuse_vector_operators(graph: Graph, setting: Setting) -> Graph:

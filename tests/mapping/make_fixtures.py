@@ -1,6 +1,6 @@
 """Make the small checkpoints of this folder, and the logits an outside implementation gives them.
 
-    python tests/mapping/make_fixtures.py
+    python tests/mapping/make_fixtures.py [NAME ...]
 
 Needs torch and transformers, which the tests themselves do not. Weights are random but lively: the
 attention is far from uniform and the norms are not all ones, so that a mistake anywhere shows.
@@ -9,6 +9,7 @@ attention is far from uniform and the norms are not all ones, so that a mistake 
 import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,28 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
         "sliding_window": None,
         "rope_theta": 1e6,
     },
+    "opt_f32": {
+        "architecture": "OPT",
+        "hidden_size": 24,
+        "word_embed_proj_dim": 24,
+        "ffn_dim": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "vocab_size": 61,
+        "max_position_embeddings": 64,
+    },
+    "opt_odd_untied_f16": {
+        "architecture": "OPT",
+        "hidden_size": 36,
+        "word_embed_proj_dim": 36,
+        "ffn_dim": 50,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 6,
+        "vocab_size": 97,
+        "max_position_embeddings": 48,
+        "tie_word_embeddings": False,
+        "dtype": "float16",
+    },
 }
 
 
@@ -100,9 +123,11 @@ def make(name: str, settings: dict[str, Any], seed: int) -> None:
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter_name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 1:
+            if parameter_name.endswith("bias"):
+                parameter.copy_(0.3 * noise)
+            elif parameter.dim() == 1:
                 parameter.copy_(1.0 + 0.3 * noise)
             else:
                 parameter.copy_(1.5 * noise / parameter.shape[1] ** 0.5)
@@ -127,7 +152,8 @@ def main() -> None:
     """Make every folder and say how large they are together."""
     torch.manual_seed(0)
     for seed, (name, settings) in enumerate(CHECKPOINTS.items()):
-        make(name, settings, seed)
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            make(name, settings, seed)
     size = sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file())
     print(f"{len(CHECKPOINTS)} folders, {size} bytes")
 

@@ -145,7 +145,7 @@ def assert_planned(plan: Plan) -> None:
             if not matrix.wired
         }
         ends |= {
-            name: offset + plan.hidden_words
+            name: offset + plan.parameters[name].words
             for name, offset in segment.offsets.items()
             if name not in ends
         }
@@ -404,7 +404,7 @@ MACHINES: dict[str, dict[str, int]] = {
 
 @pytest.mark.parametrize("chunk", [0, 2, 8])
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("name", ["grouped_odd_f16", "linear_untied_f32"])
+@pytest.mark.parametrize("name", ["grouped_odd_f16", "linear_untied_f32", "opt_odd_untied_f16"])
 def test_lanes_columns_cores_and_chunks_of_prefill_change_no_token(
     name: str, machine: str, chunk: int
 ) -> None:

@@ -16,6 +16,8 @@ CHECKPOINTS = (
     "llama3_sharded_bf16",
     "linear_untied_f32",
     "mistral_f32",
+    "opt_f32",
+    "opt_odd_untied_f16",
 )
 
 

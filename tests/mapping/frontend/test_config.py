@@ -86,7 +86,7 @@ def test_mistral_without_window() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": (
         {"architectures": ["GPT2LMHeadModel"]},
-        r"architectures: .*LlamaForCausalLM, MistralForCausalLM, GptOssForCausalLM, found \['GPT2LMHeadModel'\]",
+        r"architectures: .*LlamaForCausalLM, MistralForCausalLM, OPTForCausalLM, GptOssForCausalLM, found \['GPT2LMHeadModel'\]",
     ),
     "no architecture": ({"architectures": ...}, "architectures: expected one of"),
     "two architectures": ({"architectures": ["LlamaForCausalLM"] * 2}, "architectures"),

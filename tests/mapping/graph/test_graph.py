@@ -45,8 +45,10 @@ def test_every_weight_is_used_and_counted(name: str) -> None:
     weights = {tensor.name: tensor.shape for tensor in graph.tensors if tensor.role is Role.WEIGHT}
     assert weights == tensor_shapes(config)
     assert weights.keys() <= graph.consumers.keys()
-    # Each layer: two norms, seven products, two rotations, attention, gating and two additions.
-    assert len(graph.nodes) == 15 * config.layers + 4
+    # Each layer: two norms, seven products, two rotations, attention, gating and two additions; of OPT two norms,
+    # six products, attention, ReLU and two additions, and before all layers one addition of positions.
+    layer, others = (12, 5) if config.opt else (15, 4)
+    assert len(graph.nodes) == layer * config.layers + others
     assert sum(tensor.role is Role.CACHE for tensor in graph.tensors) == 2 * config.layers
 
 

@@ -31,6 +31,7 @@ def initial_values(model: Model, graph: Graph, token_ids: Array) -> dict[str, Ar
         elif tensor.role is Role.CACHE:
             values[tensor.name] = np.zeros((model.config.kv_heads, 0, model.config.head_dim))
         elif tensor.role is Role.TABLE:
+            assert not model.config.opt
             positions = np.arange(model.config.maximum_positions)
             values[tensor.name] = np.concatenate(rope_tables(model.config, positions), axis=1)
         elif tensor.role is Role.INPUT:
@@ -65,6 +66,11 @@ def attention(node: Node, q: Array, k: Array, v: Array, k_cache: Array, v_cache:
     return result
 
 
+def layer_norm(node: Node, x: Array, gain: Array, bias: Array) -> Array:
+    deviation = np.sqrt(x.var(axis=1, keepdims=True) + node.attribute("epsilon"))
+    return (x - x.mean(axis=1, keepdims=True)) / deviation * gain + bias
+
+
 def rms_norm(node: Node, x: Array, gain: Array) -> Array:
     return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + node.attribute("epsilon")) * gain
 
@@ -72,10 +78,13 @@ def rms_norm(node: Node, x: Array, gain: Array) -> Array:
 MEANING: dict[Operator, Callable[..., Array]] = {
     Operator.EMBEDDING: lambda node, token_ids, matrix: matrix[token_ids],
     Operator.RMS_NORM: rms_norm,
-    Operator.LINEAR: lambda node, x, matrix: np.einsum("tk,nk->tn", x, matrix),
+    Operator.LAYER_NORM: layer_norm,
+    Operator.POSITION: lambda node, x, table: x + table[2 : len(x) + 2],
+    Operator.LINEAR: lambda node, x, matrix, bias=0.0: np.einsum("tk,nk->tn", x, matrix) + bias,
     Operator.ROPE: rope,
     Operator.ATTENTION: attention,
     Operator.SILU_MULTIPLY: lambda node, gate, up: gate / (1 + np.exp(-gate)) * up,
+    Operator.RELU: lambda node, x: np.maximum(x, 0),
     Operator.ADD: lambda node, x, y: x + y,
     # Rounding and division over cores aside, they hand on what they read.
     Operator.QUANTIZE: lambda node, x: x,
@@ -93,7 +102,7 @@ def compiled_graphs(config: ModelConfig) -> Iterator[tuple[str, Graph]]:
             yield f"{done}, cores: {cores}", graph
 
 
-@pytest.mark.parametrize("name", ["grouped_odd_f16", "llama3_sharded_bf16", "tied_f32"])
+@pytest.mark.parametrize("name", ["grouped_odd_f16", "llama3_sharded_bf16", "tied_f32", "opt_f32"])
 def test_executed_graph_gives_the_stored_logits_after_every_pass(
     name: str, fixtures_folder: Path
 ) -> None:
