@@ -170,7 +170,9 @@ def _macs(plan: Plan) -> int:
     """Multiplications of weights for one token of the model, its own shapes; attention is not counted."""
     config = plan.config
     layer = config.hidden_size * (
-        2 * config.query_width + 2 * config.key_width + (2 if config.opt else 3) * config.intermediate_size
+        2 * config.query_width
+        + 2 * config.key_width
+        + (2 if config.opt else 3) * config.intermediate_size
     )
     return config.layers * layer + config.vocabulary_size * config.hidden_size
 

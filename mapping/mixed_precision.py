@@ -96,7 +96,11 @@ def _units(
 ) -> tuple[list[Unit], list[tuple[MatrixFormat, int, int]]]:
     """What is to be chosen, and format, weights and inputs of each matrix that an override fixes."""
     shapes = tensor_shapes(config)
-    names = [name for name, shape in shapes.items() if len(shape) == 2 and name not in (EMBEDDING, POSITIONS)]
+    names = [
+        name
+        for name, shape in shapes.items()
+        if len(shape) == 2 and name not in (EMBEDDING, POSITIONS)
+    ]
     shapes.setdefault("lm_head", shapes[EMBEDDING])
     fixed: list[tuple[MatrixFormat, int, int]] = []
     together: dict[str, list[str]] = {}

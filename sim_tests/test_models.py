@@ -20,7 +20,12 @@ from sim_tests.memory_agents import random_memory
 from sim_tests.simulate import simulate
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "mapping" / "fixtures"
-MODELS = {"odd": FIXTURES / "grouped_odd_f16", "pydoc-llama": "pydoc-llama"}
+MODELS = {
+    "odd": FIXTURES / "grouped_odd_f16",
+    "opt": FIXTURES / "opt_f32",
+    "odd opt": FIXTURES / "opt_odd_untied_f16",
+    "pydoc-llama": "pydoc-llama",
+}
 PROMPT, GENERATED = 8, 8
 CONTEXT = 32
 EVERY_FORMAT = str(FIXTURES.parent / "every_format.yaml")
@@ -84,6 +89,11 @@ def _check_program(program: Program, model: str, timings: int) -> None:
 @pytest.mark.parametrize("target", list(ENGINES))
 def test_odd_shapes(target: str, recipe: str) -> None:
     _check("odd", target, recipe, 3)
+
+
+@pytest.mark.parametrize("model, recipe", [("opt", "w8a8"), ("odd opt", "w4a8")])
+def test_opt(model: str, recipe: str) -> None:
+    _check(model, "tiny", recipe, 1)
 
 
 @pytest.mark.parametrize("target", list(ENGINES))

@@ -43,7 +43,8 @@ def parse_opt(fields: Fields, name: str) -> ModelConfig:
     heads = fields.whole("num_attention_heads")
     if hidden % heads or hidden // heads % 2:
         raise fields.refuse(
-            "num_attention_heads", f"a divisor of hidden_size {hidden} that leaves heads of even size"
+            "num_attention_heads",
+            f"a divisor of hidden_size {hidden} that leaves heads of even size",
         )
     for key in ("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"):
         if not fields.flag(key, default=True):

@@ -7,6 +7,8 @@ from mapping.frontend.opt import BIAS, POSITIONS
 from mapping.frontend.weights import EMBEDDING, HEAD, tensor_shapes
 from mapping.graph.ir import (
     POSITIONS as SEEN,
+)
+from mapping.graph.ir import (
     TOKENS,
     Attribute,
     Extent,
@@ -70,9 +72,7 @@ def build_graph(config: ModelConfig) -> Graph:
         "embedding", Operator.EMBEDDING, (TOKEN_IDS, EMBEDDING), config.hidden_size
     )
     if config.opt:
-        stream = builder.add(
-            "position", Operator.POSITION, (stream, POSITIONS), config.hidden_size
-        )
+        stream = builder.add("position", Operator.POSITION, (stream, POSITIONS), config.hidden_size)
     for layer in range(config.layers):
         builder.layer = layer
         stream = _attention_block(builder, stream)

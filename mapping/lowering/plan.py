@@ -138,9 +138,7 @@ class Plan(Geometry):
         self.position_words = self.hidden_words
         if not config.opt:
             self.position_words = -(-2 * self.head // self.word_elements)
-        self.positions = memory.take(
-            self.position_table, self.context * self.position_words, burst
-        )
+        self.positions = memory.take(self.position_table, self.context * self.position_words, burst)
         self.segments = [self._segment(layers) for layers in equal_layers(self.graph)]
         self.norm = memory.take("norm", self.parameters["norm"].words, burst)
         self.tail = tuple(
