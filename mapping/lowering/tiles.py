@@ -287,7 +287,8 @@ def _piece(spec: MachineSpec, name: str, first: int, columns: int, format: Weigh
         )
     if group_steps >= 1 << 12:
         raise InputError(
-            f"target {spec.name}: {name}: {columns} inputs in one scale group: at most {step.span * 4095} are possible"
+            f"target {spec.name}: {name} needs {columns} inputs in one scale group, the target has at most "
+            f"{step.span * 4095}: choose a recipe of smaller groups"
         )
     return Piece(first, columns, format, round_up(columns, group) // step.span, group_steps)
 

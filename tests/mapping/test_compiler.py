@@ -275,8 +275,13 @@ def compiled(name: str, target: str, recipe: str) -> tuple[Model, Plan, Program]
     # The large target has more memory than most computers.
     words = min(spec.memory.words, 1 << 19)
     spec = dataclasses.replace(spec, memory=dataclasses.replace(spec.memory, words=words))
-    plan = plan_model(model.config, spec, ALL_RECIPES[recipe], CONTEXT)
-    return model, plan, compile_model(model, spec, ALL_RECIPES[recipe], CONTEXT)
+    formats = ALL_RECIPES[recipe]
+    if model.config.opt:
+        # It has no gate to name.
+        named = [override for override in formats.overrides if "gate" not in override[0]]
+        formats = dataclasses.replace(formats, overrides=tuple(named))
+    plan = plan_model(model.config, spec, formats, CONTEXT)
+    return model, plan, compile_model(model, spec, formats, CONTEXT)
 
 
 @functools.cache
