@@ -44,7 +44,7 @@ def model_products(name: str, tokens: int) -> list[Product]:
     known = {model.name: model.config for model in list_models()}
     config = known.get(name)
     if config is None or not hasattr(config, "query_width"):
-        names = ", ".join([*known, *SHAPES])
+        names = ", ".join(dict.fromkeys([*known, *SHAPES]))
         raise InputError(f"model: expected one of {names}, found {name!r}")
     hidden, layers = config.hidden_size, config.layers
     return [
