@@ -23,8 +23,15 @@ def commands() -> list[click.Command]:
 @click.option(
     "--clock/--no-clock", default=True, help="Place and route critical components on an ECP5."
 )
+@click.option(
+    "--parts",
+    is_flag=True,
+    help="Instead: the resources of the whole, part by part; parts that the table lacks are synthesized and added.",
+)
 @json_option
-def synth_command(target: str, components: tuple[str, ...], clock: bool, as_json: bool) -> None:
+def synth_command(
+    target: str, components: tuple[str, ...], clock: bool, parts: bool, as_json: bool
+) -> None:
     """Resources and clocks of a processor's components, without vendor tools.
 
     Resources are those of UltraScale+ by Yosys, with DSP48E2 primitives: each module is synthesized by
@@ -35,6 +42,9 @@ def synth_command(target: str, components: tuple[str, ...], clock: bool, as_json
     from hw.synthesis_report import SynthesisReport
     from hw.tools import tool_version
 
+    if parts:
+        _parts(target, as_json)
+        return
     for program in ("yosys", "nextpnr-ecp5"):
         tool_version(program)
     report = SynthesisReport(load_machine(target))
@@ -94,3 +104,37 @@ def _print(result: dict[str, Any]) -> None:
 
 def _whole(value: float) -> float:
     return int(value) if value == int(value) else value
+
+
+def _parts(target: str, as_json: bool) -> None:
+    """Bring the table of parts up to date, and print the sums beside what the target's board has."""
+    from hw.part_synthesis import synthesize_parts
+    from hw.spec.board import KINDS, load_board
+    from hw.spec.design import design_parts, design_resources, total_resources
+    from hw.spec.machine import load_machine
+
+    spec, board = load_machine(target), load_board(target)
+    with progress("parts", len(design_parts(spec))) as advance:
+        for _ in synthesize_parts(spec):
+            advance(1)
+    found = design_resources(spec)
+    total, available = total_resources(found), board.resources() if board else None
+    if as_json:
+        rows = [
+            {"part": p.part.name, "instances": p.part.instances, "each": p.each, "source": p.source}
+            for p in found
+        ]
+        print_json({"target": spec.name, "parts": rows, "total": total, "available": available})
+        return
+    rows = [
+        [p.part.name, p.part.instances, *(_whole(p.each[k]) for k in KINDS), p.source]
+        for p in found
+    ]
+    rows.append(["all", None, *(_whole(round(total[k])) for k in KINDS), "sum"])
+    if board and available:
+        rows.append([board.part, None, *(available[k] for k in KINDS), "published"])
+    print_table(
+        f"{spec.name}: resources of its parts on UltraScale+, each by itself",
+        ["part", "instances", *KINDS, "origin"],
+        rows,
+    )

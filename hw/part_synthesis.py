@@ -34,9 +34,10 @@ from hw.verilog import PREFIX, convert
 __all__ = ["synthesize_parts"]
 
 FAMILY = "xcup"
+LARGEST = {"store": 128}
+"""Sizes beyond which synthesis takes too long: larger ones are extrapolated from what the table has."""
 
 _BUILD: dict[str, Callable[[MachineSpec], wiring.Component]] = {
-    "matrix_row": lambda spec: MatrixRow(spec, vendor=True),
     "matrix_scaler": MatrixScaler,
     "matrix_drain": MatrixDrain,
     "matrix_select": lambda spec: MatrixWindow(spec) if spec.sparse else MatrixActivations(spec),
@@ -59,6 +60,8 @@ def _component(part: DesignPart, spec: MachineSpec) -> wiring.Component:
     if part.shape and part.shape[0] == "buffer":
         _, depth, width, granularity, readers = part.shape
         return Buffer(depth, width, granularity, readers)
+    if part.name == "matrix_row":
+        return MatrixRow(spec, vendor=True, logic_slots=part.shape[-1])
     kind, _, unit = part.name.partition("_")
     if kind == "sequencer":
         return Sequencer(spec, Unit[unit.upper()])
@@ -68,6 +71,8 @@ def _component(part: DesignPart, spec: MachineSpec) -> wiring.Component:
 def synthesize_parts(spec: MachineSpec, store: bool = True) -> Iterator[tuple[DesignPart, bool]]:
     """Bring the table up to date with the parts of a machine; yields each part, and whether it had to be made.
 
+    Parts of `LARGEST` that are larger stay out of the table.
+
     Parameters
     ----------
     spec : MachineSpec
@@ -75,7 +80,7 @@ def synthesize_parts(spec: MachineSpec, store: bool = True) -> Iterator[tuple[De
         Write each new figure into the table as soon as it is there.
     """
     for part in design_parts(spec):
-        missing = find_part(part, FAMILY) is None
+        missing = find_part(part, FAMILY) is None and part.size <= LARGEST.get(part.name, part.size)
         if missing:
             row = {
                 "family": FAMILY,

@@ -21,8 +21,8 @@ BLOCK_RAMS = {"RAMB36E2": 1.0, "RAMB18E2": 0.5}
 # Cells without a resource of their own.
 FREE_CELLS = {"CARRY4", "CARRY8", "MUXF7", "MUXF8", "MUXF9", "BUFG", "IBUF", "OBUF", "GND", "VCC"}
 
-ULTRA_DEPTH, ULTRA_WIDTH = 4096, 72
-"""Memories of at least this shape go to UltraRAM: they fill one."""
+ULTRA_DEPTH, ULTRA_WIDTH = 4096, 144
+"""Memories of at least this shape go to UltraRAM: they fill two."""
 
 SCRIPT = """
 read_verilog -sv design.sv

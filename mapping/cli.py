@@ -8,13 +8,13 @@ import click
 
 from emulator.console import json_option, note, print_facts, print_json, print_table, progress
 from hw.spec.errors import InputError
+from mapping.estimate_cli import estimate_command
 from mapping.export_cli import export_command
+from mapping.options import choose_recipe_of, recipe_option, target_option
 
 if TYPE_CHECKING:
-    from hw.spec.machine import MachineSpec
     from mapping.frontend.model import Model
     from mapping.passes.setting import Setting
-    from mapping.recipe import Recipe
 
 
 def commands() -> list[click.Command]:
@@ -29,34 +29,10 @@ def commands() -> list[click.Command]:
     ]
 
 
-def _target_option(command: Any) -> Any:
-    return click.option("--target", required=True, help="Bundled target, or a target's YAML file.")(
-        command
-    )
-
-
-def _recipe_option(command: Any) -> Any:
-    return click.option(
-        "--recipe",
-        help="Bundled recipe, or a recipe's YAML file; needless for a folder that is quantized: its own formats.",
-    )(command)
-
-
-def _choose(recipe: str | None, model: "Model", machine: "MachineSpec") -> "Recipe":
-    """The recipe of a command line; what a user should know of it is told."""
-    from mapping.checkpoint import choose_recipe
-    from mapping.mixed_precision import settle_recipe
-
-    chosen = choose_recipe(recipe, model, machine)
-    for line in chosen.notes:
-        note(line)
-    return settle_recipe(chosen.recipe, model.config, model)
-
-
 @click.command("compile")
 @click.argument("model")
-@_target_option
-@_recipe_option
+@target_option
+@recipe_option
 @click.option("--context", type=int, help="Longest sequence, prompt and answer together.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Program file to write.")
 @click.option(
@@ -83,7 +59,7 @@ def compile_command(
     if output is not None:
         check_output(output)
     loaded, machine = load_model(model), load_machine(target)
-    formats = _choose(recipe, loaded, machine)
+    formats = choose_recipe_of(recipe, loaded, machine)
     if print_passes:
         _print_passes(plan_model(loaded.config, machine, formats, context).setting)
     if output is None:
@@ -113,34 +89,9 @@ def _print_passes(setting: "Setting") -> None:
         click.echo(f"after {done}:\n{print_graph(graph)}")
 
 
-@click.command("estimate")
-@click.argument("model")
-@_target_option
-@_recipe_option
-@click.option(
-    "--prompt-length", type=int, default=128, show_default=True, help="Tokens of the prompt."
-)
-@click.option("--tokens", type=int, default=128, show_default=True, help="Tokens to generate.")
-@json_option
-def estimate_command(
-    model: str, target: str, recipe: str | None, prompt_length: int, tokens: int, as_json: bool
-) -> None:
-    """Count the cycles of MODEL without its weights (emulated: exact for the target's memory model)."""
-    from hw.spec.board import load_board
-    from hw.spec.machine import load_machine
-    from mapping.estimate import estimate
-    from mapping.frontend.model import load_model
-
-    loaded, machine = load_model(model), load_machine(target)
-    formats = _choose(recipe, loaded, machine)
-    board = load_board(target)
-    facts = estimate(loaded.config, machine, formats, prompt_length, tokens, board)
-    _report(facts, as_json)
-
-
 @click.command("eval")
 @click.argument("model")
-@_recipe_option
+@recipe_option
 @click.option(
     "--target",
     default="small",
@@ -174,7 +125,7 @@ def eval_command(
     loaded = load_model(model)
     ids = _token_ids(loaded, text, token_ids)
     machine = load_machine(target)
-    chosen = _choose(recipe, loaded, machine)
+    chosen = choose_recipe_of(recipe, loaded, machine)
     context = min(context, loaded.config.maximum_positions - 1, machine.tokens - 1)
     plan = plan_model(loaded.config, machine, chosen, context + 1)
     program = compile_model(loaded, machine, chosen, context + 1)

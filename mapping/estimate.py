@@ -1,6 +1,7 @@
 """Cycle estimates without weights: the instructions of a model, timed by the emulator."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +25,11 @@ from mapping.recipe import Recipe
 __all__ = ["LABELS", "Run", "estimate", "run_estimate", "streaming_ceiling"]
 
 LABELS = {
+    "model": "given",
+    "target": "given",
+    "recipe": "given",
+    "prompt_length": "given",
+    "tokens": "given",
     "cycles": "emulated",
     "prefill_seconds": "emulated",
     "decode_tokens_per_second": "emulated",
@@ -31,10 +37,20 @@ LABELS = {
     "ceiling_fraction": "emulated",
     "compute_fraction": "emulated",
     "prefill_compute_fraction": "emulated",
+    "streaming_ceiling": "emulated",
+    "bytes_per_token": "emulated",
+    "useful_bytes_per_token": "counted",
+    "program_bytes": "counted",
+    "weight_bits_per_parameter": "counted",
+    "memory_bytes": "counted",
     "energy_joules_per_token": "modelled",
+    "emulation_seconds": "measured here",
+    "fitted_parameters": "fitted",
     "resources": "synthesized",
+    "resources_available": "published",
 }
-"""Where figures of an estimate come from."""
+"""Where figures of an estimate come from; resources of which parts are extrapolated say so themselves."""
+ENERGY_FITTED = "energy: static_watts"
 _CEILING_WORDS = 200_000
 
 
@@ -90,6 +106,7 @@ def estimate(
     prompt_length: int,
     tokens: int,
     board: Board | None = None,
+    fitted: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Figures of one run; all but energy and resources emulated (equal to the RTL on the target's own memory model).
 
@@ -97,6 +114,13 @@ def estimate(
     useful bytes (weights, scales, metadata, keys and values, without padding) over what the memory could move in that
     time; `ceiling_fraction` is that share over the memory model's own for one endless stream; `compute_fraction` the
     multiplications of a token over what the multipliers of one activation vector could do. No early stop is assumed.
+
+    Parameters
+    ----------
+    board : Board, optional
+        What the design must fit; nothing is said of resources without it.
+    fitted : mapping of str to str, optional
+        Fields of the target that were fitted to measurements, see `hw.spec.board.load_fitted`.
 
     Raises
     ------
@@ -128,7 +152,8 @@ def estimate(
         "weight_bits_per_parameter": weight_bits_per_parameter(plan),
         "energy_joules_per_token": None,
         "emulation_seconds": run.seconds,
-        "fitted_parameters": ["energy: static_watts"],
+        "memory_bytes": plan.memory.used * machine.word_bytes * machine.cores,
+        "fitted_parameters": [ENERGY_FITTED, *(f"{machine.name}: {name}" for name in fitted or {})],
     }
     if tokens > 1:
         facts |= _decode_figures(run, prompt_length, tokens, board)
@@ -136,7 +161,9 @@ def estimate(
         facts["resources"] = {kind: round(n) for kind, n in design["used"].items()}
         facts["resources_available"] = design["available"]
         facts["resources_source"] = design["source"]
-    facts["labels"] = LABELS
+    facts["labels"] = {name: LABELS[name] for name in facts if name in LABELS}
+    if design is not None:
+        facts["labels"]["resources"] = design["source"]
     return facts
 
 

@@ -50,12 +50,22 @@ MORE = [
     _machine("adders", 2, drain_lanes=4, activation_rows=64, matrix_element="shift_add"),
     _machine("slices", 1, drain_lanes=2, activation_rows=64, matrix_element="dsp"),
     _machine(
+        "slices_logic",
+        1,
+        drain_lanes=2,
+        activation_rows=64,
+        matrix_element="dsp",
+        logic_slots=1,
+        logic_rows=2,
+    ),
+    _machine(
         "slices_columns",
         1,
         drain_lanes=2,
         activation_rows=64,
         matrix_columns=2,
         matrix_element="dsp",
+        logic_slots=2,
         weight_formats=("INT8", "INT5", "FP4"),
     ),
     _machine(
@@ -94,6 +104,7 @@ WIRED_SHARED = _machine(
     matrix_columns=2,
     rows_per_scaler=4,
     matrix_element="dsp",
+    logic_slots=3,
 )
 
 

@@ -235,7 +235,9 @@ class MatrixEngine(wiring.Component):
         group_sums: list[list[Value]] = []
         together = rows_together(self.spec)
         for first in range(0, self.spec.matrix_rows, together):
-            m.submodules[f"row_{first}"] = row = MatrixRow(self.spec, vendor=self.vendor)
+            m.submodules[f"row_{first}"] = row = MatrixRow(
+                self.spec, vendor=self.vendor, logic_slots=self.spec.row_logic_slots(first)
+            )
             group_sums += row.group_sums
             m.d.comb += [
                 row.mode.eq(sequence.mode),

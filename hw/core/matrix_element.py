@@ -9,6 +9,7 @@ from hw.spec.machine import MachineSpec
 __all__ = ["DSP_WEIGHT_BITS", "balanced_sum", "dsp_sums", "rows_together", "shift_add"]
 
 DSP_WEIGHT_BITS = 8
+ACTIVATION_BITS = 8
 PRODUCT_BITS = 16
 PACKED_BITS = 2 * LANE_BITS
 """Of a sum of two lanes: a step's 4 products of 8 by 8 bits, or 8 narrower ones, need 17 bits in each."""
@@ -37,6 +38,40 @@ def balanced_sum(terms: list[Value]) -> Value:
     return terms[0]
 
 
+def _logic_sum(
+    m: Module,
+    weights: list[list[Value]],
+    activations: list[list[Value]],
+    slots: list[int],
+    bits: int,
+) -> Value:
+    """Sum of the products of some slots, packed like those of slices and as late: four cycles behind the weights."""
+    lanes: list[list[Value]] = []
+    for row, own in enumerate(weights):
+        held: dict[int, Signal] = {}
+        for slot in slots:
+            held[slot] = Signal(signed(bits), name=f"narrow_{row}_{slot}", reset_less=True)
+            m.d.sync += held[slot].eq(own[slot][:bits].as_signed())
+        for column, met in enumerate(activations):
+            lane: list[Value] = []
+            for slot in slots:
+                product = Signal(
+                    signed(bits + ACTIVATION_BITS),
+                    name=f"logic_{row}_{column}_{slot}",
+                    reset_less=True,
+                )
+                m.d.sync += product.eq(shift_add(held[slot], met[slot]))
+                lane.append(product)
+            lanes.append(lane)
+    total = balanced_sum(lanes[0])
+    if len(lanes) > 1:
+        total = total + (balanced_sum(lanes[1]) << LANE_BITS)
+    early = Signal(total.shape(), name="logic_early", reset_less=True)
+    late = Signal(total.shape(), name="logic_late", reset_less=True)
+    m.d.sync += [early.eq(total), late.eq(early)]
+    return late
+
+
 def dsp_sums(
     m: Module,
     weights: list[list[Value]],
@@ -44,8 +79,10 @@ def dsp_sums(
     add: Value,
     *,
     vendor: bool,
+    logic_slots: int = 0,
+    narrow_bits: int = 4,
 ) -> list[Value]:
-    """Dot products of a step in DSP48E2 slices, one slice a slot.
+    """Dot products of a step in DSP48E2 slices, one slice a slot, but for those slots that multiply in lookup tables.
 
     Two rows of weights with one vector of activations, one row with two vectors, or one with one: two products of a
     slice have a factor in common, the others are added up side by side, `LANE_BITS` apart. One slice adds 2**17, so that
@@ -63,6 +100,10 @@ def dsp_sums(
         Four cycles behind the weights: take the sums.
     vendor : bool
         Instantiates the primitive, not its behaviour.
+    logic_slots : int
+        How many of the odd slots, the last ones first, have no slice.
+    narrow_bits : int
+        Bits that weights in odd slots have at most.
 
     Returns
     -------
@@ -71,7 +112,10 @@ def dsp_sums(
     """
     packed = len(weights) + len(activations) > 2
     products: list[Value] = []
+    in_logic = [slot for slot in reversed(range(len(weights[0]))) if slot % 2][:logic_slots]
     for slot in range(len(weights[0])):
+        if slot in in_logic:
+            continue
         own = [row[slot] for row in weights]
         met = [column[slot] for column in activations]
         if len(own) > 1:
@@ -103,6 +147,8 @@ def dsp_sums(
             dsp.opmode.eq(opmode(w=W.RND) if biased else opmode()),
         ]
         products.append(dsp.p[: PACKED_BITS if packed else PRODUCT_BITS].as_signed())
+    if in_logic:
+        products.append(_logic_sum(m, weights, activations, in_logic, narrow_bits))
     total = balanced_sum(products)
     taken = Signal(signed(PACKED_BITS) if packed else total.shape(), name="taken", reset_less=True)
     with m.If(add):

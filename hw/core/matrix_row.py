@@ -77,6 +77,8 @@ class MatrixRow(wiring.Component):
         The machine.
     vendor : bool
         DSP slices are primitives, for vendor tools, and not their behaviour.
+    logic_slots : int
+        Slots of DSP slices that multiply in lookup tables.
 
     Members
     -------
@@ -102,9 +104,10 @@ class MatrixRow(wiring.Component):
     control: data.View
     group_sums: list[list[Value]]
 
-    def __init__(self, spec: MachineSpec, *, vendor: bool = False) -> None:
+    def __init__(self, spec: MachineSpec, *, vendor: bool = False, logic_slots: int = 0) -> None:
         self.spec = spec
         self.vendor = vendor
+        self.logic_slots = logic_slots
         rows = rows_together(spec)
         columns = spec.matrix_columns
         members = {
@@ -163,7 +166,15 @@ class MatrixRow(wiring.Component):
                 )
                 for slot in range(SLOTS)
             ])
-        return dsp_sums(m, weights, slots, self.control.add, vendor=self.vendor)
+        return dsp_sums(
+            m,
+            weights,
+            slots,
+            self.control.add,
+            vendor=self.vendor,
+            logic_slots=self.logic_slots,
+            narrow_bits=4 + ("FP4" in self.spec.weight_formats),
+        )
 
     def _nibbles(self, m: Module) -> list[Signal]:
         """Weight of each slot's multiplier, registered."""

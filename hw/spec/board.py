@@ -6,7 +6,7 @@ from typing import Any
 from hw.spec.errors import InputError
 from hw.spec.targets import read_target, shown
 
-__all__ = ["KINDS", "Board", "board_from_dict", "load_board"]
+__all__ = ["KINDS", "Board", "board_from_dict", "load_board", "load_fitted"]
 
 KINDS = ("dsp", "lut", "ff", "bram", "uram")
 """Resources of a part; BRAM in blocks of 36 kbit, URAM in blocks of 288 kbit."""
@@ -83,3 +83,20 @@ def board_from_dict(content: Any, where: str) -> Board:
     if missing:
         raise InputError(f"{where}: {missing[0]}: missing")
     return Board(**values)
+
+
+def load_fitted(name_or_path: str) -> dict[str, str]:
+    """Fields of a target that were fitted to measurements (its field `fitted`): what each stands for, and to what.
+
+    Raises
+    ------
+    InputError
+        If there is no such target, or the field is wrong.
+    """
+    content, path = read_target(name_or_path)
+    fitted = content.get("fitted", {}) if isinstance(content, dict) else {}
+    if not isinstance(fitted, dict) or not all(
+        isinstance(text, str) for pair in fitted.items() for text in pair
+    ):
+        raise InputError(f"{path}: fitted: expected a mapping of names to explanations")
+    return fitted

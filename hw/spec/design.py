@@ -6,6 +6,7 @@ nearest one's figures are extrapolated in proportion to its size, and said to be
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,8 +79,9 @@ def design_parts(spec: MachineSpec) -> list[DesignPart]:
     alone = spec.matrix_element != "dsp" or spec.sparse or columns > 1
     together = 1 if alone else 2
     kind = (spec.matrix_element, columns, spec.sparse, formats)
+    slots = Counter(spec.row_logic_slots(row) for row in range(0, rows, together))
     parts = [
-        DesignPart("matrix_row", rows // together, kind),
+        *(DesignPart("matrix_row", count, (*kind, logic)) for logic, count in slots.items()),
         DesignPart("matrix_scaler", rows // spec.rows_per_scaler, (columns, spec.rows_per_scaler)),
         DesignPart("matrix_drain", 1, (rows, columns, spec.drain_lanes), rows * columns),
         DesignPart("matrix_align", 1, (word, spec.stream_alignment < STREAM_PAIR), word),
@@ -206,6 +208,12 @@ def check_fits(spec: MachineSpec, board: Board, family: str = "xcup") -> dict[st
         for kind in KINDS
         if used[kind] > available[kind]
     ]
+    memory = spec.cores * spec.memory.words * spec.word_bytes
+    if memory > board.memory_bytes:
+        lacking.append(
+            f"memory: needs {memory:,} bytes, the board has {board.memory_bytes:,} "
+            f"({memory - board.memory_bytes:,} too few)"
+        )
     if lacking:
         raise InputError(f"target {spec.name}: does not fit {board.part}: {'; '.join(lacking)}")
     unknown = [p.part.name for p in parts if p.source == EXTRAPOLATED]

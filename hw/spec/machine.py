@@ -108,12 +108,18 @@ class MachineSpec:
         1: the matrix engine has sparse multiplexers, for N of 16.
     matrix_element : str
         What multiplies: `multiplier` (inferred, by nibbles), `dsp` (DSP48E2) or `shift_add`.
+    logic_slots : int
+        Of the four slots of a row of DSP slices that only weights of up to 4 bits use, how many multiply in lookup tables.
+    logic_rows : int
+        Rows of a core, the first ones, that have `logic_slots`; 0: all.
     rows_per_scaler : int
         Rows of the matrix engine that share a scale multiplier and a 64-bit adder; one row a cycle.
     cores : int
         Equal cores, each with memory channels of its own.
     exchange_latency : int
         Registers between cores, in cycles.
+    cache_reads : int
+        How often programs read keys and values for a token; more than once only to repeat what other flows do.
     wired_bits : int
         Bits of each activation a cycle into hardwired matrices, 1, 2 or 4; 0: all weights come from memory.
     wired_shapes : tuple of str
@@ -148,9 +154,12 @@ class MachineSpec:
     weight_formats: tuple[str, ...] = ("INT8", "INT4")
     sparse: int = 0
     matrix_element: str = "multiplier"
+    logic_slots: int = 0
+    logic_rows: int = 0
     rows_per_scaler: int = 1
     cores: int = 1
     exchange_latency: int = 4
+    cache_reads: int = 1
     wired_bits: int = 0
     wired_shapes: tuple[str, ...] = ()
     wired_digest: str = ""
@@ -189,6 +198,10 @@ class MachineSpec:
     def matrix_rows(self) -> int:
         """Outputs that the matrix engine computes side by side; one word of 16-bit scales."""
         return self.word_bytes // 2
+
+    def row_logic_slots(self, row: int) -> int:
+        """Slots of a row of the matrix engine that multiply in lookup tables."""
+        return self.logic_slots if row < (self.logic_rows or self.matrix_rows) else 0
 
     @property
     def step_words(self) -> int:
@@ -244,13 +257,15 @@ class MachineSpec:
 
     @property
     def hash(self) -> int:
-        """32-bit identity of everything but the clock, the name and the memory's timing.
+        """32-bit identity of everything but the clock, the name, the memory's timing and what only programs know.
 
         Programs carry it; hardware and emulator refuse a program of another machine.
         """
         content = self.to_dict()
         content["memory"] = {"words": self.memory.words}
-        del content["name"], content["clock_hz"]
+        del content["name"], content["clock_hz"], content["cache_reads"]
+        if not self.logic_slots:
+            del content["logic_slots"], content["logic_rows"]
         if not self.wired_bits:
             del content["wired_bits"], content["wired_shapes"], content["wired_digest"]
         content["encoding"] = ENCODING_VERSION
@@ -288,6 +303,9 @@ _WHOLE = {
     "clock_hz": (1, 10**11),
     "watchdog_cycles": (1000, (1 << 31) - 1),
     "sparse": (0, 1),
+    "cache_reads": (1, 8),
+    "logic_slots": (0, 4),
+    "logic_rows": (0, 256),
     "cores": (1, 8),
     "exchange_latency": (1, 64),
     "memory.read_latency": (2, (1 << 16) - 1),
@@ -374,6 +392,10 @@ def _check_matrix(spec: MachineSpec, fail: Callable[[str, str, object], NoReturn
         fail("weight_formats", expected, " ".join(spec.weight_formats))
     if spec.matrix_element not in MATRIX_ELEMENTS:
         fail("matrix_element", f"one of {', '.join(MATRIX_ELEMENTS)}", spec.matrix_element)
+    if spec.logic_slots and spec.matrix_element != "dsp":
+        fail("logic_slots", "0 where matrix_element is not dsp", spec.logic_slots)
+    if spec.logic_rows % 2 or spec.logic_rows > spec.matrix_rows:
+        fail("logic_rows", f"an even number up to {spec.matrix_rows}", spec.logic_rows)
     if spec.rows_per_scaler > spec.drain_cycles:
         expected = f"at most matrix_rows / drain_lanes ({spec.drain_cycles})"
         fail("rows_per_scaler", expected, spec.rows_per_scaler)
@@ -420,7 +442,7 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
         content = require_family(content, "flight", where)
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if name in ("family", "description", "board") and kind is MachineSpec:
+        if name in ("family", "description", "board", "fitted") and kind is MachineSpec:
             continue
         if name not in known:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")

@@ -166,14 +166,17 @@ def _attention(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None
     strides = layer | {HEAD: plan.key_head, PART: tile_words}
     address = Address(cache + plan.cache_offsets["key"], strides)
     words = key_blocks(plan, phase, plan.key_block_words)
-    with _credits(a, 0 if phase.prefill else plan.key_credits) as each:
-        with a.loop(heads), a.loop(key_tiles(plan, phase)):
-            _ring(a, Destination.STREAM, address, words, each, each)
+    reads = 1 if phase.prefill else plan.spec.cache_reads
+    for _ in range(reads):
+        with _credits(a, 0 if phase.prefill else plan.key_credits) as each:
+            with a.loop(heads), a.loop(key_tiles(plan, phase)):
+                _ring(a, Destination.STREAM, address, words, each, each)
     address = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
     words = value_steps(phase, CACHE_STEP.block_words(1))
-    with _credits(a, 0 if phase.prefill else plan.value_credits) as each:
-        with a.loop(fixed(plan.value_blocks)):
-            _ring(a, Destination.STREAM, address, words, each, each)
+    for _ in range(reads):
+        with _credits(a, 0 if phase.prefill else plan.value_credits) as each:
+            with a.loop(fixed(plan.value_blocks)):
+                _ring(a, Destination.STREAM, address, words, each, each)
 
 
 @contextmanager

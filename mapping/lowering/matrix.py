@@ -103,9 +103,12 @@ def _attention(a: Assembler, plan: Plan, phase: Phase) -> None:
         _chunk_scores(a, plan, phase)
         _chunk_values(a, plan, phase)
     else:
-        _scores(a, plan)
+        # Where the cache is read more than once, all readings but the last are for nothing.
+        for left in reversed(range(plan.spec.cache_reads)):
+            _scores(a, plan, signal=0 if left else _SFU)
         a.sync(wait=_SFU)
-        _values(a, plan)
+        for left in reversed(range(plan.spec.cache_reads)):
+            _values(a, plan, signal=0 if left else _SFU)
 
 
 def _place(
@@ -211,7 +214,7 @@ def _wired(a: Assembler, plan: Plan, matrix: MatrixPlan, number: Count, activati
     )
 
 
-def _scores(a: Assembler, plan: Plan) -> None:
+def _scores(a: Assembler, plan: Plan, signal: int) -> None:
     """Every query head of a group times the keys of its KV head, tile by tile."""
     heads, groups = plan.kv_heads, plan.groups
     each = _begin(a, plan.key_credits)
@@ -230,7 +233,7 @@ def _scores(a: Assembler, plan: Plan) -> None:
             wait=each,
             signal=each,
         )  # fmt: skip
-    a.sync(signal=_SFU)
+    _tell(a, signal)
     a.sync_times(plan.key_credits, signal=_LD)
 
 
@@ -240,7 +243,7 @@ def _begin(a: Assembler, credits: int) -> int:
     return 0 if credits else _LD
 
 
-def _values(a: Assembler, plan: Plan) -> None:
+def _values(a: Assembler, plan: Plan, signal: int) -> None:
     """Every query head's probabilities times the values of its KV head, block by block of dimensions.
 
     Where a block holds several KV heads, each head's probabilities meet all of them; the results of others are not used.
@@ -267,8 +270,13 @@ def _values(a: Assembler, plan: Plan) -> None:
                 wait=0 if g else each,
                 signal=each if last else 0,
             )  # fmt: skip
-    a.sync(signal=_SFU)
+    _tell(a, signal)
     a.sync_times(plan.value_credits, signal=_LD)
+
+
+def _tell(a: Assembler, signal: int) -> None:
+    if signal:
+        a.sync(signal=signal)
 
 
 def _chunk_scores(a: Assembler, plan: Plan, phase: Phase) -> None:
