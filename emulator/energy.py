@@ -41,7 +41,7 @@ class EnergyCosts:
         4.6, "published: FP32 multiplication and addition in 45 nm, Horowitz, ISSCC 2014"
     )
     static_watts: float = _cost(
-        36.5,
+        35.9,
         "fitted: what the events of flightllm-u280 leave of the 45 W that FlightLLM (FPGA 2024) gives for the U280",
     )
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emulator.console import json_option, note, print_json, print_table
-from hw.spec.errors import CheckFailed
+from emulator.console import json_option, note, print_json, print_table, progress
+from hw.spec.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
     from sim_tests.compare import Row
@@ -19,7 +19,10 @@ def compare_commands() -> list[click.Command]:
 
 
 @click.command("compare")
-@click.argument("program", type=click.Path(path_type=Path))
+@click.argument("program", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--published", is_flag=True, help="Instead: LLaMA2-7B estimated, beside published figures."
+)
 @click.option(
     "--prompt-length",
     type=click.IntRange(1),
@@ -37,7 +40,8 @@ def compare_commands() -> list[click.Command]:
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture to write, PNG or SVG.")
 @json_option
 def compare_command(
-    program: Path,
+    program: Path | None,
+    published: bool,
     prompt_length: int,
     tokens: int,
     engine: str,
@@ -54,6 +58,13 @@ def compare_command(
     from hw.spec.program import load_program
     from sim_tests.compare import MEASURED, compare_rows, plot_rows
 
+    if published:
+        if program is not None:
+            raise InputError("compare: give either a program or --published")
+        print_published(as_json)
+        return
+    if program is None:
+        raise InputError("compare: give a program file, or --published")
     if plot is not None:
         check_picture(plot)
     loaded = load_program(program)
@@ -104,3 +115,35 @@ def print_rows(rows: "list[Row]", title: str) -> None:
 def _share(row: "Row", unit: str) -> str:
     busy = f"{row.busy[unit]:.1%}" if unit in row.busy else "-"
     return f"{busy} / {row.waiting[unit]:.1%}" if unit in row.waiting else busy
+
+
+def print_published(as_json: bool) -> None:
+    """Print estimates of LLaMA2-7B beside published figures and what is wanted."""
+    from emulator.published import FIGURES, MODEL
+    from sim_tests.compare_published import published_rows
+
+    with progress("estimates", len(FIGURES)) as advance:
+        rows = published_rows(advance)
+    if as_json:
+        print_json({"model": MODEL, "rows": [row.to_dict() for row in rows]})
+        return
+    columns = ["target", "figure", "unit", "published", "of", "wanted", "here", "origin", "met"]
+    print_table(
+        f"{MODEL}: published, wanted, and here",
+        columns,
+        [
+            [
+                row.figure.target, row.figure.name, row.figure.unit, _scaled(row.figure.published, row.figure.unit),
+                row.figure.source or "-", row.figure.wanted, _scaled(row.value, row.figure.unit), row.origin,
+                row.figure.met(row.value),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _scaled(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    value *= 100 if unit == "%" else 1
+    return f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}"
