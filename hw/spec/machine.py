@@ -264,8 +264,9 @@ class MachineSpec:
         content = self.to_dict()
         content["memory"] = {"words": self.memory.words}
         del content["name"], content["clock_hz"], content["cache_reads"]
-        if not self.logic_slots:
-            del content["logic_slots"], content["logic_rows"]
+        for name in ("logic_slots", "logic_rows"):
+            if not content[name]:
+                del content[name]
         if not self.wired_bits:
             del content["wired_bits"], content["wired_shapes"], content["wired_digest"]
         content["encoding"] = ENCODING_VERSION

@@ -22,7 +22,7 @@ def test_every_constant_has_a_source() -> None:
 
 def test_energy_is_linear_in_events_and_time() -> None:
     spec = load_machine("tiny")
-    nothing = dict.fromkeys(EVENTS, 0.0)
+    nothing: dict[str, float] = dict.fromkeys(EVENTS, 0.0)
     second = joules(spec, nothing, spec.clock_hz)
     assert second == pytest.approx(EnergyCosts().static_watts)
     for name in EVENTS:
