@@ -10,6 +10,7 @@ from emulator.console import json_option, note, print_facts, print_json, print_t
 from hw.spec.errors import InputError
 from mapping.estimate_cli import estimate_command
 from mapping.export_cli import export_command
+from mapping.lengths_cli import lengths_command
 from mapping.options import choose_recipe_of, recipe_option, target_option
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def commands() -> list[click.Command]:
         eval_command,
         export_command,
         graph_command,
+        lengths_command,
         list_command,
     ]
 
