@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -16,6 +17,7 @@ from mapping.compiler import compile_model
 from mapping.frontend import load_model
 from mapping.lengths import length_modes
 from mapping.lengths_cli import lengths_command
+from mapping.lowering.assembler import Assembler, fixed, tiled
 from mapping.recipe import load_recipe
 from mapping.straight import StraightCount, straight_words
 
@@ -81,6 +83,18 @@ def test_counting_is_writing(case: tuple[str, str, str]) -> None:
     for prompt in (1, 2, 3, 5, 9, 16, 17, 25):
         for tokens in (1, 4):
             assert count.run(prompt, tokens) == size(straight(program, prompt, tokens))
+
+
+def test_rounds_that_depend_on_the_loop_around_them_are_not_taken_for_equal() -> None:
+    a = Assembler(Unit.MPE)
+    with a.token_loop(), a.loop(fixed(3)) as level, a.loop(tiled(5, 2, level)), a.loop(fixed(4)):
+        a.sync()
+    words = a.words(64)
+    program = Program(load_machine("tiny"), {Unit.MPE: words}, np.zeros((0, 8), np.uint8))
+    found = StraightCount(program).run(1, 1)
+    assert found == size(straight(program, 1, 1))
+    # Rounds of 2, 2 and 1; a wait before the step and one behind it; HALT.
+    assert found == (5 * 4 + 3) * instruction_bits(Unit.MPE) // 8
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
