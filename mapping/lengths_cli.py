@@ -3,17 +3,20 @@
 import click
 
 from emulator.console import json_option, print_json, print_table
+from mapping.options import choose_recipe_of, recipe_option, target_option
 
 
 @click.command("lengths")
 @click.argument("model")
-@click.option("--target", required=True, help="Bundled target, or a target's YAML file.")
-@click.option("--recipe", required=True, help="Bundled recipe, or a recipe's YAML file.")
+@target_option
+@recipe_option
 @click.option(
     "--context", type=int, default=2048, show_default=True, help="Longest sequence of tokens."
 )
 @json_option
-def lengths_command(model: str, target: str, recipe: str, context: int, as_json: bool) -> None:
+def lengths_command(
+    model: str, target: str, recipe: str | None, context: int, as_json: bool
+) -> None:
     """Program bytes of MODEL for all lengths: a program for each length, for each bucket, or one for all.
 
     The program of a length has no loops and no run-time registers, as in FlightLLM's instruction set; its instructions are
@@ -22,12 +25,10 @@ def lengths_command(model: str, target: str, recipe: str, context: int, as_json:
     from hw.spec.machine import load_machine
     from mapping.frontend.model import load_model
     from mapping.lengths import DECODE_BUCKET, PREFILL_BUCKET, PUBLISHED, compare_lengths
-    from mapping.mixed_precision import settle_recipe
-    from mapping.recipe import load_recipe
 
-    loaded = load_model(model)
-    formats = settle_recipe(load_recipe(recipe), loaded.config, loaded)
-    facts = compare_lengths(loaded.config, load_machine(target), formats, context)
+    loaded, machine = load_model(model), load_machine(target)
+    formats = choose_recipe_of(recipe, loaded, machine)
+    facts = compare_lengths(loaded.config, machine, formats, context)
     if as_json:
         print_json(facts)
         return
@@ -44,6 +45,6 @@ def lengths_command(model: str, target: str, recipe: str, context: int, as_json:
             f"{facts[f'{name}_bytes']:,}",
             "" if published is None else f"{published:,.0f}",
         ])
-    title = f"{loaded.name} on {target}, {recipe}: lengths up to {context} (counted from the lowered program)"
+    title = f"{loaded.name} on {machine.name}, {formats.name}: lengths up to {context} (counted from the lowered program)"
     columns = ["mode", "programs", "bytes", "FlightLLM, LLaMA2-7B on U280 (published)"]
     print_table(title, columns, rows)
