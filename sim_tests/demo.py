@@ -13,14 +13,17 @@ import click
 from rich.console import Console
 
 from emulator.console import print_facts, print_table
+from emulator.published import FIGURES
 from emulator.report import bandwidth_cycles
 from emulator.run import Generation
 from emulator.text import ProgramText
+from hw.spec.board import load_board
 from hw.spec.errors import CheckFailed, InputError
 from hw.spec.machine import MachineSpec, load_machine
 from hw.spec.output import atomic_write, check_output
 from hw.spec.program import Program, save_program
 from mapping.compiler import compile_model
+from mapping.estimate import estimate
 from mapping.frontend.model import Model, load_model
 from mapping.recipe import load_recipe
 from sim_tests.exactness import Comparison, Expectation, Request, compare, expect
@@ -30,6 +33,7 @@ from sim_tests.simulate import build_simulator, simulate
 MODEL = "pydoc-llama"
 PROMPT = "The default value is"
 CARD = "model_card.json"
+CARD_MODEL, CARD_TARGET = "llama-2-7b", "u280"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Demo:
         click.echo(
             f"\nDone in {_duration(time.monotonic() - begun)}. Next: lpu run {self.folder}/model.lpu --prompt 'A function'"
         )
+        heading("7", "The same processor at the size of a card")
+        click.echo(card_line())
 
     def _compile(self, model: Model, machine: MachineSpec) -> Program:
         program = compile_model(model, machine, load_recipe(self.recipe))
@@ -180,6 +186,22 @@ class Demo:
         )
         print_facts({"model.lpu": "the program", "verilog/": "the processor", **written})
         click.echo(f"\nAll of it is in {self.folder.absolute()}")
+
+
+def card_line() -> str:
+    """LLaMA2-7B on the card of FlightLLM, estimated: the same instructions on the same timing engine, without weights."""
+    context, tokens = 128, 4
+    figure = next(f for f in FIGURES if (f.target, f.prompt_length) == (CARD_TARGET, context))
+    facts = estimate(
+        load_model(CARD_MODEL).config, load_machine(CARD_TARGET), load_recipe(figure.recipe), context, tokens,
+        load_board(CARD_TARGET),
+    )  # fmt: skip
+    return (
+        f"{CARD_MODEL} on {CARD_TARGET}, recipe {figure.recipe}: {facts['decode_tokens_per_second']:.1f} tokens a second at "
+        f"{context} tokens of context (emulated; FlightLLM: {figure.published}, published), "
+        f"{facts['bandwidth_fraction']:.1%} of the memory's peak, the prompt in {facts['prefill_seconds']:.3f} s, "
+        f"{facts['program_bytes']:,} bytes of instructions. More: lpu compare --published"
+    )
 
 
 def heading(number: str, title: str) -> None:

@@ -26,8 +26,11 @@ def test_the_whole_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
     assert lpu.main(arguments) == 0
     printed = capsys.readouterr().out
-    for number in range(1, 7):
+    for number in range(1, 8):
         assert f"== {number}  " in printed
+    last = printed.strip().splitlines()[-1]
+    assert last.startswith("llama-2-7b on u280, recipe flightllm-artifact: 1")
+    assert "FlightLLM: 57.1, published" in last
     assert "NO" not in printed
     assert printed.count("yes") == 10
     assert "held-out loss" in printed

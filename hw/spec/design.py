@@ -217,5 +217,5 @@ def check_fits(spec: MachineSpec, board: Board, family: str = "xcup") -> dict[st
     if lacking:
         raise InputError(f"target {spec.name}: does not fit {board.part}: {'; '.join(lacking)}")
     unknown = [p.part.name for p in parts if p.source == EXTRAPOLATED]
-    source = SYNTHESIZED if not unknown else f"{EXTRAPOLATED}: {', '.join(unknown)}"
+    source = SYNTHESIZED + (f" ({', '.join(unknown)} {EXTRAPOLATED})" if unknown else "")
     return {"used": used, "available": available, "source": source}
