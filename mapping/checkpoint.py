@@ -10,19 +10,21 @@ groups by FP16 numbers, so that every integer and every scale of an AWQ, GPTQ, Q
 A target that lacks the format gets the narrowest that it has and that holds the integers, at worst INT8.
 
 In activation order (GPTQ's `desc_act`) the inputs of a group are no neighbours, but the matrix engine needs them to be.
-The inputs of `down_proj` can be sorted: the outputs of `gate_proj` and `up_proj`, from which they come, are put into the
-same order. Those of the others cannot, because they come from the residual stream, which has one order for all
-layers, or from attention heads, which are wholes: these matrices are rounded anew to INT8, with a note.
+The inputs of `down_proj` are sorted for nothing: the outputs of `gate_proj` and `up_proj`, from which they come, are put into the
+same order. Those of the others come from the residual stream, which has one order for all layers, or from attention heads,
+which are wholes: they are sorted on the machine, by a product of the INT8 activations with a permutation, which is exact
+(`mapping.passes.order_inputs`), one for all matrices of a layer that read the same in the same order. Only where weights are
+wires are they rounded anew to INT8, with a note.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hw.spec.errors import InputError
 from hw.spec.machine import MachineSpec
-from hw.spec.weight_format import WeightFormat as MachineFormat
+from mapping.formats import MatrixFormat, narrowest_format
 from mapping.frontend.model import Model
 from mapping.frontend.quantized_weights import QuantizedFolderWeights
 from mapping.quantize import QuantizedMatrix
@@ -32,6 +34,14 @@ RECIPE = "checkpoint"
 """Name of the recipe that keeps what a folder holds."""
 
 DOWN = "mlp.down_proj"
+_READS = {
+    "self_attn.q_proj": "attention norm",
+    "self_attn.k_proj": "attention norm",
+    "self_attn.v_proj": "attention norm",
+    "mlp.gate_proj": "feed-forward norm",
+    "mlp.up_proj": "feed-forward norm",
+}
+"""Matrices of a layer that read the same vector."""
 Arrange = Callable[[np.ndarray], np.ndarray]
 
 
@@ -65,37 +75,62 @@ def choose_recipe(name_or_path: str | None, model: Model, machine: MachineSpec) 
 def _checkpoint_recipe(weights: QuantizedFolderWeights, machine: MachineSpec) -> ChosenRecipe:
     layout = weights.scheme.layout
     group = None if layout == "qserve" else weights.scheme.group
-    kept = _narrowest(*weights.integer_range(), group, layout == "mxfp4", machine)
+    if layout == "mxfp4" and "FP4" in machine.weight_formats:
+        kept = WeightFormat(4, group, "mxfp4", stored=True)
+    else:
+        kept = narrowest_format(*weights.integer_range(), group, machine)
     overrides: list[tuple[str, WeightFormat]] = []
     rounded: list[str] = []
+    orders = _orders(weights)
     for name in weights.packed:
-        if weights.ordered(name) or name.endswith(DOWN):
-            overrides.append((name, kept))
-        else:
+        if machine.wired_bits and name in orders:
             overrides.append((name, WeightFormat(8, group)))
             rounded.append(name)
+        else:
+            overrides.append((name, replace(kept, order=orders.get(name, ""))))
     notes = list(weights.notes)
     if rounded:
         notes.append(
             f"{weights.scheme.label}: {len(rounded)} matrices in activation order, such as {rounded[0]}, whose inputs "
-            "cannot be sorted: rounded anew to INT8"
+            "wires do not sort: rounded anew to INT8"
         )
     # What the checkpoint holds as numbers, usually the output head, is rounded to INT8.
     return ChosenRecipe(Recipe(RECIPE, WeightFormat(8, None), tuple(overrides)), tuple(notes))
 
 
-def _narrowest(
-    least: int, most: int, group: int | None, fp4: bool, machine: MachineSpec
-) -> WeightFormat:
-    """The narrowest format of a machine that holds integers of this range (INT8 always does)."""
-    if fp4 and "FP4" in machine.weight_formats:
-        return WeightFormat(4, group, "mxfp4", stored=True)
-    bits = min(
-        format.bits
-        for format in map(MachineFormat.__getitem__, machine.weight_formats)
-        if format is not MachineFormat.FP4 and -format.largest <= least and most < format.largest
-    )
-    return WeightFormat(bits, group, stored=True)
+def _orders(weights: QuantizedFolderWeights) -> dict[str, str]:
+    """Matrices whose inputs the machine sorts, and the one of the layer (without it) whose permutation each shares."""
+    orders: dict[str, str] = {}
+    known: dict[tuple[str, bytes], str] = {}
+    for name in weights.packed:
+        if name.endswith(DOWN) or weights.ordered(name):
+            continue
+        layer, kind = _split(name)
+        reads = _READS.get(kind, kind)
+        key = f"{layer}.{reads}", weights.groups(name).tobytes()
+        orders[name] = known.setdefault(key, kind)
+    return orders
+
+
+def _split(tensor: str) -> tuple[str, str]:
+    """`layers.3` and `mlp.up_proj`."""
+    *layer, part, name = tensor.split(".")
+    return ".".join(layer), f"{part}.{name}"
+
+
+def group_order(model: Model, tensor: str) -> np.ndarray:
+    """Order that sorts the inputs of a packed matrix by group."""
+    weights = model.quantized
+    if weights is None:
+        raise ValueError(f"{tensor}: not packed")
+    return np.argsort(weights.groups(tensor), kind="stable")
+
+
+def sort_inputs(weight: np.ndarray, model: Model, tensor: str, format: MatrixFormat) -> np.ndarray:
+    """A matrix with its inputs as the machine sorts them, if its format names an order."""
+    if not isinstance(format, WeightFormat) or not format.order:
+        return weight
+    return weight[:, group_order(model, tensor)]
 
 
 def stored_order(model: Model, tensor: str, recipe: Recipe) -> np.ndarray | None:
@@ -108,7 +143,7 @@ def stored_order(model: Model, tensor: str, recipe: Recipe) -> np.ndarray | None
     format = recipe.format_of(down)
     if not isinstance(format, WeightFormat) or not format.stored:
         return None
-    return np.argsort(weights.groups(down), kind="stable")
+    return group_order(model, down)
 
 
 def in_order(weight: np.ndarray, tensor: str, order: np.ndarray | None) -> np.ndarray:
@@ -174,4 +209,13 @@ def _exact_half(scales: np.ndarray, tensor: str) -> np.ndarray:
     return scales
 
 
-__all__ = ["RECIPE", "ChosenRecipe", "choose_recipe", "in_order", "stored_matrix", "stored_order"]
+__all__ = [
+    "RECIPE",
+    "ChosenRecipe",
+    "choose_recipe",
+    "group_order",
+    "in_order",
+    "sort_inputs",
+    "stored_matrix",
+    "stored_order",
+]

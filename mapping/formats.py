@@ -6,6 +6,7 @@ from typing import Any
 
 from hw.spec import weight_format as hw_format
 from hw.spec.errors import InputError
+from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import BLOCK_ELEMENTS, KEPT, StepFormat
 from mapping.frontend.files import shown
 
@@ -13,6 +14,8 @@ INTEGER_BITS = (2, 3, 4, 5, 8)
 KINDS = ("integer", "fp4", "mxfp4")
 MXFP4_GROUP = 32
 """Elements that share a power of two in the OCP Microscaling specification."""
+ORDER_SUFFIX = ".order"
+"""Behind the name of a matrix: the permutation that sorts its inputs by group."""
 _FIELDS = ("bits", "kind", "group", "kept", "index")
 
 
@@ -36,6 +39,8 @@ class WeightFormat:
         Integers and scales are those of the checkpoint (`mapping.checkpoint`).
     filled : bool
         Pruned weights are stored as zeros, for a machine without sparse multiplexers: no metadata.
+    order : str
+        The matrix of the layer in whose activation order the inputs are sorted before (`mapping.checkpoint`); empty: as they are.
     """
 
     bits: int
@@ -45,6 +50,7 @@ class WeightFormat:
     bitmap: bool = False
     stored: bool = False
     filled: bool = False
+    order: str = ""
 
     @property
     def step(self) -> StepFormat:
@@ -96,6 +102,20 @@ class BlockFormats:
 
 
 MatrixFormat = WeightFormat | BlockFormats
+
+
+def narrowest_format(
+    least: int, most: int, group: int | None, machine: MachineSpec
+) -> WeightFormat:
+    """The narrowest format of a machine that holds integers of this range (INT8 always does); they are stored as they are."""
+    bits = min(
+        format.bits
+        for format in map(hw_format.WeightFormat.__getitem__, machine.weight_formats)
+        if format is not hw_format.WeightFormat.FP4
+        and -format.largest <= least
+        and most < format.largest
+    )
+    return WeightFormat(bits, group, stored=True)
 
 
 def parse_matrix_format(content: Any, where: str) -> MatrixFormat:

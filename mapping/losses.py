@@ -6,7 +6,9 @@ import numpy as np
 
 from emulator.machine import Machine
 from hw.spec.program import Program
+from mapping.checkpoint import sort_inputs
 from mapping.evaluate import Evaluation, evaluate_logits, evaluate_losses, negative_log_likelihood
+from mapping.formats import ORDER_SUFFIX
 from mapping.frontend.model import Model
 from mapping.lowering.plan import Plan
 from mapping.packing import arrange, compress_model, restore
@@ -85,10 +87,14 @@ def dequantized_weights(model: Model, plan: Plan) -> dict[str, np.ndarray]:
     } | {"lm_head": plan.head_matrix}
     weights: dict[str, np.ndarray] = {}
     for tensor, pieces in compress_model(model, plan).items():
+        if tensor.endswith(ORDER_SUFFIX):
+            continue
         shape = model.tensor(tensor).shape
         # Where each weight went when heads were padded and ordered: arrange its number instead of it.
         numbers = np.arange(1, shape[0] * shape[1] + 1).reshape(shape)
-        places = arrange(numbers, plans[tensor].name, plan)
+        format = plans[tensor].pieces[0].format
+        sorted_numbers = sort_inputs(numbers, model, tensor, format)
+        places = arrange(sorted_numbers, plans[tensor].name, plan, format)
         restored = np.zeros(shape[0] * shape[1], np.float32)
         whole = restore(plans[tensor], pieces, plan)
         restored[places[places > 0] - 1] = whole[places > 0]

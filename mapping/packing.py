@@ -11,7 +11,8 @@ from hw.spec.layout import pack_scales, pack_weights
 from hw.spec.program import release
 from hw.spec.wires import WiredMatrix, Wires
 from mapping.calibration import calibration_tokens, input_norms
-from mapping.checkpoint import in_order, stored_matrix, stored_order
+from mapping.checkpoint import group_order, in_order, sort_inputs, stored_matrix, stored_order
+from mapping.formats import ORDER_SUFFIX, MatrixFormat, WeightFormat
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
 from mapping.frontend.opt import BIAS, POSITION_OFFSET, POSITIONS
@@ -53,13 +54,17 @@ def _compress(
     model: Model, tensor: str, matrix: MatrixPlan, plan: Plan, norms: dict[str, np.ndarray]
 ) -> tuple[QuantizedMatrix, ...]:
     places = list(_pieces(matrix, plan))
+    if matrix.name.endswith(ORDER_SUFFIX):
+        return _permutation(model, tensor, matrix, plan)
     order = stored_order(model, tensor, plan.setting.recipe)
+    format = places[0][1].format
 
     def arranged(weight: np.ndarray) -> np.ndarray:
-        return arrange(in_order(weight, tensor, order), matrix.name, plan)
+        weight = in_order(weight, tensor, order)
+        return arrange(sort_inputs(weight, model, tensor, format), matrix.name, plan, format)
 
-    if places[0][1].format.stored:
-        whole = stored_matrix(model, tensor, arranged, places[0][1].format)
+    if format.stored:
+        whole = stored_matrix(model, tensor, arranged, format)
         return tuple(
             replace(whole, values=whole.values[rows], scales=whole.scales[rows])
             for rows, _ in places
@@ -76,6 +81,27 @@ def _compress(
         return quantize_matrix(weight[rows, columns], piece.format, own)
 
     return tuple(quantize(rows, piece) for rows, piece in places)
+
+
+def _permutation(
+    model: Model, tensor: str, matrix: MatrixPlan, plan: Plan
+) -> tuple[QuantizedMatrix, ...]:
+    """The matrix that sorts the inputs of another by group, as all cores together see it."""
+    name = tensor.removesuffix(ORDER_SUFFIX)
+    order = group_order(model, name)
+    # Where the machine has each input, in the padding of heads.
+    places = np.arange(len(order))
+    if name.endswith("o_proj"):
+        (places,) = np.nonzero(_pad_heads(places[:, None] + 1, plan.config, plan)[:, 0])
+    ((_, piece),) = _pieces(matrix, plan)
+    values = np.zeros((matrix.rows, matrix.columns), np.int8)
+    values[np.arange(len(order)), places[order]] = 1
+    values = np.tile(values, (plan.cores, 1))
+    return (
+        QuantizedMatrix(
+            values, np.ones((len(values), 1), np.float32), piece.format, matrix.columns
+        ),
+    )
 
 
 def restore(matrix: MatrixPlan, pieces: tuple[QuantizedMatrix, ...], plan: Plan) -> np.ndarray:
@@ -99,9 +125,12 @@ def _pieces(matrix: MatrixPlan, plan: Plan) -> Iterator[tuple[np.ndarray, Piece]
             yield outputs[:, first : first + part.rows].ravel(), piece
 
 
-def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
+def arrange(
+    weight: np.ndarray, name: str, plan: Plan, format: MatrixFormat | None = None
+) -> np.ndarray:
     """A weight matrix as all cores together see it: heads padded, inputs padded with zeros, outputs to those of all cores.
 
+    Inputs that were sorted by group (`format` says so) follow each other without the padding of heads.
     Outputs of the output head that stand for no token are copies of earlier ones of their core: they never win.
     """
     config = plan.config
@@ -109,7 +138,7 @@ def arrange(weight: np.ndarray, name: str, plan: Plan) -> np.ndarray:
     rows *= plan.cores
     if name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
         weight = _pad_heads(weight, config, plan)
-    elif name == "self_attn.o_proj":
+    elif name == "self_attn.o_proj" and not (isinstance(format, WeightFormat) and format.order):
         weight = _pad_heads(weight.T, config, plan).T
     if weight.shape == (rows, columns):
         return weight

@@ -60,6 +60,9 @@ class Operator(Enum):
     QUANTIZE = "quantize"
     """x [T, H] -> the same as INT8, with a scale for each of `heads` equal parts of a row"""
 
+    SORT = "sort"
+    """x [T, H], integers of INT8 in another order -> the same as INT8, with the scales that they had"""
+
     EXCHANGE = "exchange"
     """x [T, H], of which each of `cores` computes a part -> the whole in every core"""
 

@@ -22,6 +22,7 @@ _COLOURS = {
     Operator.RELU: "#dadaeb",
     Operator.ADD: "#d9d9d9",
     Operator.QUANTIZE: "#e5f5e0",
+    Operator.SORT: "#e5f5e0",
     Operator.EXCHANGE: "#fee6ce",
     Operator.ARGMAX: "#bcbddc",
 }

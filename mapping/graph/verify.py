@@ -157,6 +157,11 @@ def _quantize(node: Node, x: Shape) -> Shape:
     return x
 
 
+def _sort(node: Node, x: Shape) -> Shape:
+    _require(len(x) == 2, "x [T, H]")
+    return x
+
+
 def _exchange(node: Node, x: Shape) -> Shape:
     _require(_whole(node, "cores") > 1 and len(x) == 2, "x [T, H] and at least two cores")
     return x
@@ -179,6 +184,7 @@ _RULES: dict[Operator, tuple[Callable[..., Shape], int]] = {
     Operator.RELU: (_relu, 1),
     Operator.ADD: (_elementwise, 2),
     Operator.QUANTIZE: (_quantize, 1),
+    Operator.SORT: (_sort, 1),
     Operator.EXCHANGE: (_exchange, 1),
     Operator.ARGMAX: (_argmax, 1),
 }

@@ -1,6 +1,7 @@
 """What of a model each core computes, and how heads and vectors are padded to a machine's beats and blocks."""
 
 from hw.spec.machine import MachineSpec
+from mapping.formats import ORDER_SUFFIX
 from mapping.frontend.config import ModelConfig
 from mapping.lowering.regions import round_up
 
@@ -52,7 +53,10 @@ class Geometry:
         """Result rows from one query head's attention to the next one's."""
 
     def matrix_shape(self, name: str) -> tuple[int, int]:
-        """Outputs and inputs of a weight matrix as one core sees it."""
+        """Outputs and inputs of a weight matrix as one core sees it; every core computes all of a permutation."""
+        if name.endswith(ORDER_SUFFIX):
+            _, inputs = self.matrix_shape(name.removesuffix(ORDER_SUFFIX))
+            return inputs, inputs
         query, key = self.heads * self.head, self.kv_heads * self.head
         hidden, ffn = self.hidden_rows * self.spec.lanes, self.ffn_rows * self.spec.lanes
         return {

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hw.spec.instructions import Condition, Opcode, Unit
 from hw.spec.weight_format import KEPT, WIRES, StepFormat
+from mapping.formats import ORDER_SUFFIX
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
 from mapping.lowering.levels import (
@@ -77,6 +78,8 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
             name = node.attribute("matrix")
             matrix, activation = segment.matrices[name], ACTIVATIONS[source.operator]
             result = node.local(node.output)
+            if name.endswith(ORDER_SUFFIX):
+                result = "sorted"
             if plan.wired:
                 number, step = plan.wired_number(segment, name), len(segment.matrices)
                 count = Count(cap=number, offset=number, level=LAYER, step=step)
@@ -153,7 +156,8 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
             phase: Phase, signal: int = 0) -> None:  # fmt: skip
     """All tiles of a matrix times the vectors of the tokens of this round."""
     vectors = Vectors(phase.rows, plan.activation_pitch(activation), plan.result_rows[result], 1)
-    scale = _place(plan, "scale", "x")
+    # A permutation hands integers on as they are.
+    scale = _place(plan, "scale", "one" if matrix.name.endswith(ORDER_SUFFIX) else "x")
     for part in matrix.parts:
         begin = part.first_block * plan.spec.block_rows
         strides = {level: part.tile_blocks * plan.spec.block_rows}

@@ -6,6 +6,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import BUFFER_BITS
 from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import StepFormat, WeightFormat
+from mapping.formats import ORDER_SUFFIX
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.graph.layers import equal_layers, layer_nodes
 from mapping.lowering.geometry import Geometry
@@ -25,6 +26,7 @@ ACTIVATIONS = {
     Operator.ATTENTION: "attention",
     Operator.SILU_MULTIPLY: "ffn",
     Operator.RELU: "ffn",
+    Operator.SORT: "sorted",
 }
 """Region of the activation buffer that the operator before a matrix product writes."""
 
@@ -194,6 +196,11 @@ class Plan(Geometry):
         """Every weight matrix of one layer of each segment, and the output head's."""
         return [m for s in self.segments for m in s.matrices.values()] + [self.head_matrix]
 
+    @property
+    def permutations(self) -> list[MatrixPlan]:
+        """Those that sort the inputs of others by group."""
+        return [m for m in self.matrices if m.name.endswith(ORDER_SUFFIX)]
+
     def _check_head(self) -> None:
         """Refuse what loops over the output head's tiles, or over passes of a chunk, cannot do."""
         if len(self.head_matrix.parts) > 1:
@@ -280,8 +287,12 @@ class Plan(Geometry):
         lengths["logits"] = self.result_rows["logits"]
         # MPE computes what follows attention from vectors that SFU makes of all of attention's results, and so on.
         of_attention = {name: lengths.pop(name) for name in ("key", "value", "query", "attention")}
+        sorting = {}
+        if self.permutations:
+            self.result_rows["sorted"] = max(m.blocks for m in self.permutations) * blocks
+            sorting["sorted"] = tokens * self.result_rows["sorted"]
         self.result = buffer_regions(
-            spec, "result_rows", {}, of_attention | {"scores": scores}, lengths
+            spec, "result_rows", sorting, of_attention | {"scores": scores}, lengths
         )
         self._plan_activations(tokens, scores)
         self._plan_store(tokens)
@@ -291,6 +302,8 @@ class Plan(Geometry):
             "head_a": entries, "head_b": entries, "head_c": entries, "head_d": entries,
         })  # fmt: skip
         scales = {"x": tokens, "q": heads * tokens, "p": heads * tokens}
+        if self.permutations:
+            scales["one"] = tokens
         self.matrix_scales = buffer_regions(spec, "matrix_scales", scales)
 
     def _plan_activations(self, tokens: int, scores: int) -> None:
@@ -309,6 +322,9 @@ class Plan(Geometry):
             "attention": padded(self.cores * self.heads * self.head),
             "ffn": padded(self.ffn_rows * lanes),
         }
+        if self.permutations:
+            # Products with a permutation, and with what it sorts, are never under way together: one region is enough.
+            self.activation_rows["sorted"] = padded(max(m.columns for m in self.permutations))
         lengths = {name: tokens * rows for name, rows in self.activation_rows.items()}
         self.activation = buffer_regions(spec, "activation_rows", lengths | {"p": scores})
         if self.activation.used * lanes // 4 > 1 << BUFFER_BITS:

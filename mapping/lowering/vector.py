@@ -12,6 +12,7 @@ from mapping.lowering.vector_attention import attention, quantize_heads, rotate
 from mapping.lowering.vector_norm import layer_norm
 from mapping.lowering.vector_program import Operand, constant
 from mapping.lowering.vector_regions import INT8_MAXIMUM, LOG2_E, VectorRegions
+from mapping.passes.order_inputs import PERMUTED
 
 _LD, _MPE, _SYS = units(Unit.LD), units(Unit.MPE), units(Unit.SYS)
 
@@ -59,6 +60,9 @@ def _embedding(v: VectorRegions) -> None:
     v.program.apply(v.hidden, row, None, position, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
                     reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=_LD,
                     signal=0 if v.phase.prefill else _LD)  # fmt: skip
+    if v.plan.permutations:
+        v.program.apply(fixed(1), v.scalar("amax"), constant(0.0), constant(1.0), rows=v.phase.rows,
+                        target=Target.MATRIX_SCALE, d=v.scale_out("one"), d_pitch=1)  # fmt: skip
 
 
 def _norm(v: VectorRegions, node: Node) -> None:
@@ -99,6 +103,14 @@ def _norm(v: VectorRegions, node: Node) -> None:
     )
     p.apply(v.hidden, t, v.scalar("e"), rows=rows, target=Target.ACTIVATION, d=v.activation_out("norm"),
             d_pitch=v.plan.activation_rows["norm"], signal=_MPE)  # fmt: skip
+
+
+def _sort(v: VectorRegions, node: Node) -> None:
+    """Activations in another order: the integers that the matrix engine permuted, under the scale that they have."""
+    x = v.result("sorted")
+    _, width = v.plan.matrix_shape(node.local(node.inputs[0]).removesuffix(PERMUTED))
+    v.program.apply(fixed(width), x, rows=v.phase.rows, target=Target.ACTIVATION, d=v.activation_out("sorted"),
+                    d_pitch=v.plan.activation_rows["sorted"], wait=_MPE, signal=_MPE)  # fmt: skip
 
 
 def _exchange(v: VectorRegions, node: Node) -> None:
@@ -190,6 +202,7 @@ _EMIT: dict[Operator, Callable[[VectorRegions, Node], None]] = {
     Operator.ROPE: rotate,
     Operator.QUANTIZE: quantize_heads,
     Operator.ATTENTION: attention,
+    Operator.SORT: _sort,
     Operator.EXCHANGE: _exchange,
     Operator.ADD: _residual,
     Operator.SILU_MULTIPLY: _silu,

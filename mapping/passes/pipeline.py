@@ -7,6 +7,7 @@ from mapping.passes.choose_formats import choose_formats
 from mapping.passes.divide_over_cores import divide_over_cores
 from mapping.passes.fuse_vector_operators import fuse_vector_operators
 from mapping.passes.keys_first import keys_first
+from mapping.passes.order_inputs import order_inputs
 from mapping.passes.quantize_activations import quantize_activations
 from mapping.passes.setting import Setting
 from mapping.passes.tile_matrices import tile_matrices
@@ -19,6 +20,7 @@ PIPELINE: tuple[Pass, ...] = (
     quantize_activations,
     keys_first,
     fuse_vector_operators,
+    order_inputs,
     tile_matrices,
 )
 

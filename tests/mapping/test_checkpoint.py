@@ -23,8 +23,8 @@ from mapping.frontend.model import CONFIG_FILE
 from mapping.frontend.safetensors_write import write_safetensors
 from mapping.frontend.weights import stored_name
 from mapping.losses import dequantized_weights, exact_loss, float_loss
+from mapping.packing import compress_model
 from mapping.recipe import WeightFormat
-from mapping.reference import silu
 from mapping.round_to_nearest import zero_point_matrix
 
 MODEL = "pydoc-llama"
@@ -186,46 +186,101 @@ def test_several_cores_hold_the_same_weights(layout: str, exported: Exported) ->
             np.testing.assert_array_equal(weight, model.tensor(name))
 
 
-def test_activation_order(shuffled: tuple[Path, dict[str, np.ndarray]]) -> None:
-    """`down_proj` is kept exactly, its inputs sorted with the outputs of its producers; the others are rounded."""
+@pytest.mark.parametrize(("target", "cores"), [("tiny-sparse", 1), ("small", 1), ("small", 2)])
+def test_activation_order(
+    target: str, cores: int, shuffled: tuple[Path, dict[str, np.ndarray]]
+) -> None:
+    """Every matrix is kept exactly: the inputs of `down_proj` sorted with the outputs of its producers, the others on the machine."""
     folder, weights = shuffled
-    model, machine = load_model(folder), load_machine("tiny-sparse")
+    model = load_model(folder)
+    machine = dataclasses.replace(load_machine(target), cores=cores)
     chosen = choose_recipe(None, model, machine)
-    (note,) = chosen.notes
-    assert "30 matrices in activation order" in note and "rounded anew to INT8" in note
+    assert chosen.notes == ()
     plan = plan_model(model.config, machine, chosen.recipe, CONTEXT)
+    # Each of a layer's six others has an order of its own.
+    assert [len(segment.matrices) for segment in plan.segments] == [13] * len(plan.segments)
     found = dequantized_weights(model, plan)
-    x = np.random.default_rng(9).standard_normal((3, 128))
+    assert model.quantized is not None
     for layer in range(model.config.layers):
         prefix = f"layers.{layer}.mlp."
         gate, up, down = (f"{prefix}{name}_proj" for name in ("gate", "up", "down"))
-        assert model.quantized is not None
         order = np.argsort(model.quantized.groups(down), kind="stable")
         assert (order != np.arange(352)).any()
         np.testing.assert_array_equal(found[down], weights[down][:, order])
         for name in (gate, up):
-            step = np.abs(weights[name]).max() / 127
-            np.testing.assert_allclose(found[name], weights[name][order], atol=0.6 * step)
+            np.testing.assert_array_equal(found[name], weights[name][order])
+        for name in ("q", "k", "v", "o"):
+            name = f"layers.{layer}.self_attn.{name}_proj"
+            np.testing.assert_array_equal(found[name], weights[name])
 
-        def network(parts: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
-            inner = silu(x @ parts[names[0]].T) * (x @ parts[names[1]].T)
-            return inner @ parts[names[2]].T
 
-        wanted = network(weights, (gate, up, down))
-        difference = network(found, (gate, up, down)) - wanted
-        assert np.abs(difference).max() < 0.02 * np.abs(wanted).max()
-    name = "layers.0.self_attn.q_proj"
-    step = np.abs(weights[name]).max() / 127
-    np.testing.assert_allclose(found[name], weights[name], atol=0.6 * step)
+def test_one_permutation_for_matrices_of_one_order(exported: Exported, tmp_path: Path) -> None:
+    """As quantizers write it: what reads the same has the same order. Products with it are exact integers."""
+    folder = Path(shutil.copytree(exported("gptq", True), tmp_path / "same"))
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["quantization_config"]["desc_act"] = True
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    model = load_model(folder)
+    assert model.quantized is not None
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    for name in model.quantized.packed:
+        entry = model.quantized._files.entries[f"model.{name}.g_idx"]
+        inputs = (entry.end - entry.begin) // 4
+        groups = np.arange(inputs, dtype=np.int32) // 32
+        kind = {"o_proj": 1, "gate_proj": 2, "up_proj": 2, "down_proj": 3}.get(
+            name.split(".")[-1], 0
+        )
+        shuffled_groups = np.random.default_rng(kind).permutation(groups)
+        content[entry.begin : entry.end] = shuffled_groups.tobytes()
+    (folder / "model.safetensors").write_bytes(content)
+    model, machine = load_model(folder), load_machine("tiny-sparse")
+    recipe = choose_recipe(None, model, machine).recipe
+    plan = plan_model(model.config, machine, recipe, CONTEXT)
+    (segment,) = plan.segments
+    permutations = {name for name in segment.matrices if name.endswith(".order")}
+    assert permutations == {
+        "self_attn.q_proj.order", "self_attn.o_proj.order", "mlp.gate_proj.order",
+    }  # fmt: skip
+    compressed = compress_model(model, plan)
+    rng = np.random.default_rng(1)
+    assert model.quantized is not None
+    for name in permutations:
+        tensor = f"layers.2.{name}"
+        (matrix,) = compressed[tensor]
+        x = rng.integers(-127, 128, matrix.inputs)
+        groups = model.quantized.groups(tensor.removesuffix(".order"))
+        wanted = x[sorted(range(len(groups)), key=lambda i, g=groups: (g[i], i))]
+        np.testing.assert_array_equal((matrix.values @ x)[: len(groups)], wanted)
+        assert (matrix.scales == 1).all()
+        assert matrix.format.bits == 2
 
 
 def test_activation_order_on_the_emulator(shuffled: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """Against the float reference; and with all inputs in order already, to the bit as without the sorting."""
     model, machine = load_model(shuffled[0]), load_machine("small")
     ids = model.tokenizer.encode((Path(load_model(MODEL).folder or "") / "heldout.txt").read_text())
     program = compile_model(model, machine, choose_recipe(None, model, machine).recipe, 65)
     exact = exact_loss(program, ids, 64, 64, None)
     reference = float_loss(model, ids, 64, 64, None)
     assert exact.loss == pytest.approx(reference.loss, abs=0.03)
+
+
+def test_sorting_changes_no_bit(exported: Exported) -> None:
+    """A sorted checkpoint, its matrices sent through (identical) permutations all the same: equal logits, bit by bit."""
+    model, machine = load_model(exported("gptq", True)), load_machine("small")
+    ids = model.tokenizer.encode((Path(load_model(MODEL).folder or "") / "heldout.txt").read_text())
+    recipe = choose_recipe(None, model, machine).recipe
+    sent = []
+    for name, format in recipe.overrides:
+        assert isinstance(format, WeightFormat)
+        order = "" if name.endswith("down_proj") else ".".join(name.split(".")[-2:])
+        sent.append((name, dataclasses.replace(format, order=order)))
+    through = dataclasses.replace(recipe, overrides=tuple(sent))
+    losses = [
+        exact_loss(compile_model(model, machine, chosen, 65), ids, 64, 64, None).losses
+        for chosen in (recipe, through)
+    ]
+    np.testing.assert_array_equal(*losses)
 
 
 def shallow(**fields: int) -> MachineSpec:
