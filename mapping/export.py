@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from hw.spec.errors import InputError
 from hw.spec.output import atomic_write
+from mapping.calibration import calibration_tokens, input_norms
 from mapping.frontend.awq import padded_groups, write_gemm, write_gemv
 from mapping.frontend.config import require_flight
 from mapping.frontend.files import read_json_object
@@ -28,11 +30,18 @@ SHARD_PARAMETERS = 1 << 28
 """Models with more are written in a file a layer."""
 
 _GROUPS = (128, 64, 32)
+Norms = dict[str, npt.NDArray[np.float32]]
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json")  # fmt: skip
 
 
 def export_model(
-    model: Model, layout: str, output: Path, *, group: int | None = None, symmetric: bool = False
+    model: Model,
+    layout: str,
+    output: Path,
+    *,
+    group: int | None = None,
+    symmetric: bool = False,
+    activation_order: bool = False,
 ) -> dict[str, Any]:
     """Round the matrices of all layers to nearest and write the folder; embedding, norms and head stay as they are.
 
@@ -47,6 +56,8 @@ def export_model(
         Inputs that share a scale; by default the longest of 128, 64 and 32 that divides all inputs.
     symmetric : bool
         All zero points are 8 (not with ``qserve`` and ``mxfp4``, which have others or none).
+    activation_order : bool
+        Groups are made of inputs of like size, the largest on the model's calibration text first (GPTQ only).
 
     Returns
     -------
@@ -70,9 +81,14 @@ def export_model(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: expected no such folder, or an empty one")
     group = _check(model, layout, group, symmetric)
+    norms = None
+    if activation_order:
+        if not layout.startswith("gptq"):
+            raise InputError(f"activation_order: expected a gptq format, found {layout}")
+        norms = input_norms(model, calibration_tokens(model, "activation_order"))
     with atomic_write(output) as folder:
         folder.mkdir()
-        size = _write_folder(model, folder, layout, group, symmetric)
+        size = _write_folder(model, folder, layout, group, symmetric, norms)
     return {
         "folder": str(output),
         "model": model.name,
@@ -82,7 +98,9 @@ def export_model(
     }
 
 
-def _write_folder(model: Model, folder: Path, layout: str, group: int, symmetric: bool) -> int:
+def _write_folder(
+    model: Model, folder: Path, layout: str, group: int, symmetric: bool, norms: Norms | None
+) -> int:
     """Write all files; returns the bytes of the weights."""
     assert model.folder is not None
     files: dict[str, list[str]] = {}
@@ -93,14 +111,14 @@ def _write_folder(model: Model, folder: Path, layout: str, group: int, symmetric
     for file, members in files.items():
         tensors: Tensors = {}
         for name in members:
-            tensors |= _tensors(model, name, layout, group, symmetric)
+            tensors |= _tensors(model, name, layout, group, symmetric, norms)
         write_safetensors(folder / file, tensors)
         places |= dict.fromkeys(tensors, file)
         size += (folder / file).stat().st_size
     if len(files) > 1:
         _write_json(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": places})
     config = read_json_object(model.folder / CONFIG_FILE)
-    config[KEY] = _quantization_config(layout, group, symmetric)
+    config[KEY] = _quantization_config(layout, group, symmetric, norms is not None)
     _write_json(folder / CONFIG_FILE, config)
     for name in _COPIED:
         if (model.folder / name).is_file():
@@ -158,31 +176,47 @@ def _shard_of(model: Model, name: str) -> str:
     return f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def _tensors(model: Model, name: str, layout: str, group: int, symmetric: bool) -> Tensors:
+def _tensors(
+    model: Model, name: str, layout: str, group: int, symmetric: bool, norms: Norms | None
+) -> Tensors:
     """The tensors of one weight by their names in the file."""
     weight = model.tensor(name)
     if not is_packed(name):
         return {stored_name(name): weight}
     base = stored_name(name).removesuffix(".weight")
-    packed = pack(weight, layout, group, symmetric)
+    order = None if norms is None else np.argsort(-norms[name], kind="stable")
+    packed = pack(weight, layout, group, symmetric, order)
     return {f"{base}.{end}": tensor for end, tensor in packed.items()}
 
 
-def pack(weight: npt.NDArray[np.float32], layout: str, group: int, symmetric: bool) -> Tensors:
-    """The tensors of one matrix in a layout."""
+def pack(
+    weight: npt.NDArray[np.float32],
+    layout: str,
+    group: int,
+    symmetric: bool,
+    order: npt.NDArray[np.intp] | None = None,
+) -> Tensors:
+    """The tensors of one matrix in a layout; `order`: of the inputs, from group to group (GPTQ)."""
     match layout:
         case "qserve":
             return write_qserve(progressive_matrix(weight, group))
         case "mxfp4":
             return write_mxfp4(mxfp4_matrix(weight))
     offset = int(layout == "gptq")
+    if order is not None:
+        weight = weight[:, order]
     matrix = zero_point_matrix(weight, group, symmetric=symmetric, least_zero=offset)
+    if order is not None:
+        back = np.argsort(order)
+        matrix = replace(matrix, codes=matrix.codes[:, back], groups=matrix.groups[back])
     if layout == "awq-gemm":
         return write_gemm(matrix)
     return write_gemv(matrix) if layout == "awq-gemv" else write_gptq(matrix, offset=offset)
 
 
-def _quantization_config(layout: str, group: int, symmetric: bool) -> dict[str, Any]:
+def _quantization_config(
+    layout: str, group: int, symmetric: bool, activation_order: bool
+) -> dict[str, Any]:
     if layout == "mxfp4":
         return {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head", "embed_tokens"]}
     common: dict[str, Any] = {"bits": 4, "group_size": group}
@@ -191,7 +225,7 @@ def _quantization_config(layout: str, group: int, symmetric: bool) -> dict[str, 
                 "modules_to_not_convert": ["lm_head"]}  # fmt: skip
     if layout == "qserve":
         return {"quant_method": "qserve", **common, "modules_to_not_convert": ["lm_head"]}
-    return {"quant_method": "gptq", **common, "sym": symmetric, "desc_act": False,
+    return {"quant_method": "gptq", **common, "sym": symmetric, "desc_act": activation_order,
             "checkpoint_format": layout.replace("-", "_")}  # fmt: skip
 
 

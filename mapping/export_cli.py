@@ -18,11 +18,22 @@ FORMATS = ("awq-gemm", "awq-gemv", "gptq", "gptq-v2", "qserve", "mxfp4")
 )
 @click.option("--symmetric", is_flag=True, help="All zero points are 8 (awq and gptq formats).")
 @click.option(
+    "--activation-order",
+    is_flag=True,
+    help="Groups of inputs of like size on the model's calibration.txt (gptq formats).",
+)
+@click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
 @json_option
 def export_command(
-    model: str, layout: str, group: int | None, symmetric: bool, output: Path, as_json: bool
+    model: str,
+    layout: str,
+    group: int | None,
+    symmetric: bool,
+    activation_order: bool,
+    output: Path,
+    as_json: bool,
 ) -> None:
     """Write MODEL as a quantized Hugging Face folder, its weights rounded to nearest.
 
@@ -32,7 +43,14 @@ def export_command(
     from mapping.export import export_model
     from mapping.frontend.model import load_model
 
-    facts = export_model(load_model(model), layout, output, group=group, symmetric=symmetric)
+    facts = export_model(
+        load_model(model),
+        layout,
+        output,
+        group=group,
+        symmetric=symmetric,
+        activation_order=activation_order,
+    )
     if as_json:
         print_json(facts)
         return

@@ -34,6 +34,9 @@ SMALL_CYCLES = 20_000
     type=click.Choice(["none", "float32", "integer", "channel"]),
     help="Per group.",
 )
+@click.option(
+    "--columns-per-unit", type=int, help="Columns that share a dequantization unit, a power of two."
+)
 @click.option("--gemm", "shape", required=True, help="MxKxN: [M, K] activations, [K, N] weights.")
 @click.option(
     "--rtl/--no-rtl",
@@ -94,7 +97,8 @@ def build_array(target: str | None, given: dict[str, Any]) -> "SystolicSpec":
     if "group_size" not in given:
         size = content["group_size"]
         ws = content["dataflow"] == Dataflow.WEIGHT_STATIONARY.value
-        content["group_size"] = -(-size // rows) * rows if ws else max(size, rows)
+        sums = rows * max(1, content["columns_per_unit"])
+        content["group_size"] = -(-size // rows) * rows if ws else max(size, sums)
     none = content["dequantization"] == Dequantization.NONE.value
     content["accumulator_rows"] = 0 if none else max(spec.accumulator_rows, rows)
     # As many rows of results as must be able to wait.

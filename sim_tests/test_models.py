@@ -110,10 +110,12 @@ def test_compressed_models(model: str, recipe: str) -> None:
     _check(model, "tiny-sparse", recipe, 0)
 
 
-@pytest.mark.parametrize("layout", ["awq-gemm", "mxfp4"])
+@pytest.mark.parametrize("layout", ["awq-gemm", "mxfp4", "gptq"])
 def test_quantized_checkpoints(layout: str, tmp_path: Path) -> None:
-    """Integers of a checkpoint, with zero points as INT5 and as FP4, just as they are."""
-    export_model(load_model("pydoc-llama"), layout, tmp_path / "model")
+    """Integers of a checkpoint, with zero points as INT5, as FP4, and with inputs in activation order, just as they are."""
+    export_model(
+        load_model("pydoc-llama"), layout, tmp_path / "model", activation_order=layout == "gptq"
+    )
     model, machine = load_model(tmp_path / "model"), load_machine("tiny-sparse")
     recipe = choose_recipe(None, model, machine).recipe
     _check_program(compile_model(model, machine, recipe, CONTEXT), "pydoc-llama", 0)

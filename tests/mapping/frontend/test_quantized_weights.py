@@ -1,5 +1,6 @@
 """Folders of packed checkpoints: what is exported is read back, and what is broken is refused in one line."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import safetensors
 from click.testing import CliRunner
 
 from hw.spec.errors import InputError
+from mapping.calibration import calibration_tokens, input_norms
 from mapping.export import export_model, pack
 from mapping.export_cli import FORMATS, export_command
 from mapping.frontend import load_model
@@ -183,6 +185,27 @@ def test_activation_order(spoil: Callable[..., Path]) -> None:
     assert model.quantized.ordered("layers.2.mlp.up_proj")
 
 
+@pytest.mark.parametrize("layout", ["gptq", "gptq-v2"])
+def test_an_export_in_activation_order_is_read_back(layout: str, tmp_path: Path) -> None:
+    """The inputs that are largest on the calibration text come first; each group is rounded by itself."""
+    source = load_model(MODEL)
+    export_model(source, layout, tmp_path / "out", activation_order=True)
+    model = load_model(tmp_path / "out")
+    norms = input_norms(source, calibration_tokens(source, "test"))
+    assert model.quantized is not None
+    for name in (NAME, "layers.0.self_attn.q_proj"):
+        groups = model.quantized.groups(name)
+        sizes = [norms[name][groups == group] for group in range(groups.max() + 1)]
+        assert all(a.min() >= b.max() for a, b in itertools.pairwise(sizes))
+        plain, found = source.tensor(name), model.tensor(name)
+        for group in range(groups.max() + 1):
+            own = groups == group
+            wanted = zero_point_matrix(plain[:, own], None, least_zero=int(layout == "gptq"))
+            np.testing.assert_array_equal(found[:, own], wanted.stored().dequantize())
+    queries, keys = (model.quantized.groups(f"layers.0.self_attn.{x}_proj") for x in "qk")
+    np.testing.assert_array_equal(queries, keys)
+
+
 @pytest.mark.parametrize(("labelled", "actual"), [("gptq", "gptq-v2"), ("gptq_v2", "gptq")])
 def test_a_wrong_version_is_told_by_content(
     labelled: str, actual: str, spoil: Callable[..., Path]
@@ -338,6 +361,7 @@ EXPORTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "block": ("mxfp4", {"group": 64}, "group: expected 32 with mxfp4"),
     "symmetric": ("qserve", {"symmetric": True}, "symmetric: expected a format with zero points"),
     "format": ("int4", {}, "format: expected one of awq-gemm"),
+    "order": ("awq-gemm", {"activation_order": True}, "activation_order: expected a gptq format"),
     "padding": ("awq-gemv", {"group": 16}, "group_size: expected 32, 64, or at least 128"),
 }
 
