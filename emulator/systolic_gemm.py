@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hw.spec.errors import InputError
-from hw.spec.systolic import RESULT_BITS, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import RESULT_BITS
 
 __all__ = [
     "Gemm",

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from emulator.systolic_gemm import Gemm, Tiling, check_tiling
 from emulator.systolic_timing import extents
 from hw.spec.errors import InputError
-from hw.spec.systolic import INTEGER_SCALE_BITS, SCALE_BITS, Dequantization, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import INTEGER_SCALE_BITS, SCALE_BITS, Dequantization
 
 __all__ = ["Storage", "Traffic", "candidate_tilings", "storage", "traffic"]
 

@@ -11,7 +11,8 @@ from emulator.pe.operands import decode, signed_value
 from emulator.systolic_gemm import Gemm
 from emulator.units.matrix import SCALE_FACTORS
 from hw.spec.processing_element import BIT_TERM_BITS, Operand
-from hw.spec.systolic import FRACTION_BITS, Dequantization, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import FRACTION_BITS, Dequantization
 
 __all__ = ["Operands", "golden_outputs", "group_length", "random_operands"]
 

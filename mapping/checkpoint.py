@@ -13,8 +13,7 @@ In activation order (GPTQ's `desc_act`) the inputs of a group are no neighbours,
 The inputs of `down_proj` are sorted for nothing: the outputs of `gate_proj` and `up_proj`, from which they come, are put into the
 same order. Those of the others come from the residual stream, which has one order for all layers, or from attention heads,
 which are wholes: they are sorted on the machine, by a product of the INT8 activations with a permutation, which is exact
-(`mapping.passes.order_inputs`), one for all matrices of a layer that read the same in the same order. Only where weights are
-wires are they rounded anew to INT8, with a note.
+(`mapping.passes.order_inputs`), one for all matrices of a layer that read the same in the same order.
 """
 
 from collections.abc import Callable
@@ -79,23 +78,10 @@ def _checkpoint_recipe(weights: QuantizedFolderWeights, machine: MachineSpec) ->
         kept = WeightFormat(4, group, "mxfp4", stored=True)
     else:
         kept = narrowest_format(*weights.integer_range(), group, machine)
-    overrides: list[tuple[str, WeightFormat]] = []
-    rounded: list[str] = []
     orders = _orders(weights)
-    for name in weights.packed:
-        if machine.wired_bits and name in orders:
-            overrides.append((name, WeightFormat(8, group)))
-            rounded.append(name)
-        else:
-            overrides.append((name, replace(kept, order=orders.get(name, ""))))
-    notes = list(weights.notes)
-    if rounded:
-        notes.append(
-            f"{weights.scheme.label}: {len(rounded)} matrices in activation order, such as {rounded[0]}, whose inputs "
-            "wires do not sort: rounded anew to INT8"
-        )
+    overrides = tuple((n, replace(kept, order=orders.get(n, ""))) for n in weights.packed)
     # What the checkpoint holds as numbers, usually the output head, is rounded to INT8.
-    return ChosenRecipe(Recipe(RECIPE, WeightFormat(8, None), tuple(overrides)), tuple(notes))
+    return ChosenRecipe(Recipe(RECIPE, WeightFormat(8, None), overrides), weights.notes)
 
 
 def _orders(weights: QuantizedFolderWeights) -> dict[str, str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from emulator.systolic_gemm import Gemm
 from hw.spec.errors import InputError
-from hw.spec.systolic import RESULT_BITS, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import RESULT_BITS
 from mapping.frontend.config import ModelConfig
 from mapping.graph import build_graph
 from mapping.graph.ir import Graph, Node, Operator

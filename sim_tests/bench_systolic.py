@@ -12,7 +12,8 @@ from emulator.systolic_gemm import Gemm, Tiling, whole_tiling, works
 from emulator.systolic_timing import ArrayRun, array_cycles, run_array
 from emulator.systolic_values import Operands, golden_outputs, random_operands
 from hw.pe.array_layout import beat_layout, scale_layout
-from hw.spec.systolic import RESULT_BITS, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import RESULT_BITS
 from hw.spec.systolic_target import systolic_from_dict
 from mapping.systolic_stream import Beat, Streams, collect, lower_gemm
 from sim_tests.bench import layout_fields

@@ -7,7 +7,7 @@ from itertools import product
 
 from emulator.pe.array_model import ArrayModel, Product, total_cycles
 from hw.spec.processing_element import Operand, ProcessingElementSpec, ZeroPoint
-from hw.spec.systolic import SUM_CYCLES
+from hw.spec.systolic_parts import SUM_CYCLES
 from sim_tests.pe_charges import SHARED, SRAM_BIT_REGISTERS, Charges, Scaling
 
 __all__ = ["Candidate", "Choices", "Design", "Skew", "best_at_area", "equal_count"]

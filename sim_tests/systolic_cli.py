@@ -81,7 +81,7 @@ def array_command(
 def build_array(target: str | None, given: dict[str, Any]) -> "SystolicSpec":
     """The array of a target with some fields replaced; others follow where they must."""
     from hw.spec.element_family import element_spec
-    from hw.spec.systolic import Dataflow, Dequantization
+    from hw.spec.systolic_parts import Dataflow, Dequantization
     from hw.spec.systolic_target import check_systolic, load_systolic, systolic_from_dict
 
     spec = load_systolic(target or "mixpe-w4a8")

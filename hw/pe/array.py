@@ -15,7 +15,8 @@ from hw.pe.array_skew import delay_control, delay_enabled, is_number, skew
 from hw.pe.dequantization import DequantizationUnit
 from hw.spec.floating import FLOAT_MULTIPLY_LATENCY
 from hw.spec.processing_element import PRODUCT_LATENCY
-from hw.spec.systolic import RESULT_BITS, SUM_CYCLES, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import RESULT_BITS, SUM_CYCLES
 
 __all__ = ["SystolicArray"]
 

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.pe.array_layout import control_layout
 from hw.pe.array_skew import delay_control, is_number
-from hw.spec.systolic import SUM_CYCLES, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import SUM_CYCLES
 
 __all__ = ["DrainControl"]
 

@@ -5,13 +5,8 @@ from typing import Any
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
-from hw.spec.systolic import (
-    INTEGER_SCALE_BITS,
-    RESULT_BITS,
-    SCALE_BITS,
-    Dequantization,
-    SystolicSpec,
-)
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import INTEGER_SCALE_BITS, RESULT_BITS, SCALE_BITS, Dequantization
 
 __all__ = [
     "beat_layout",

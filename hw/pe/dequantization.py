@@ -18,14 +18,14 @@ from hw.pe.dequantization_scale import (
     scale_shift,
 )
 from hw.spec.floating import FLOAT_ADD_LATENCY, FLOAT_MULTIPLY_LATENCY, FROM_INTEGER_LATENCY
-from hw.spec.systolic import (
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import (
     FRACTION_BITS,
     INTEGER_SCALE_BITS,
     MANTISSA_BITS,
     RESULT_BITS,
     ZERO_CYCLES,
     Dequantization,
-    SystolicSpec,
 )
 
 __all__ = ["DequantizationUnit"]

@@ -8,7 +8,8 @@ from amaranth.utils import exact_log2
 from hw.floating_values import delay, named
 from hw.pe.array_layout import scale_layout, unit_scales_layout
 from hw.spec.floating import FP32
-from hw.spec.systolic import MANTISSA_BITS, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import MANTISSA_BITS
 
 __all__ = ["HALF_BIAS", "ScaleStore", "fp16_to_fp32", "scale_mantissa", "scale_shift"]
 

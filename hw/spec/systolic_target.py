@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 from hw.spec.errors import InputError
 from hw.spec.processing_element import Operand, ProcessingElementSpec
-from hw.spec.systolic import Dataflow, Dequantization, OffChipSpec, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import Dataflow, Dequantization, OffChipSpec
 from hw.spec.targets import read_target, require_family, shown
 
 __all__ = ["FAMILY", "check_systolic", "load_systolic", "systolic_from_dict"]

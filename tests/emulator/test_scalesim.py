@@ -11,7 +11,8 @@ import pytest
 
 from emulator.systolic_gemm import Gemm, whole_tiling
 from emulator.systolic_timing import array_cycles
-from hw.spec.systolic import Dataflow, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import Dataflow
 from hw.spec.systolic_target import check_systolic, load_systolic
 
 # Rows, columns, M, K, N: one fold, many, ragged ones, tall and wide arrays; K a multiple of the group.

@@ -13,7 +13,8 @@ from emulator.systolic_memory import candidate_tilings, fits, traffic
 from emulator.systolic_timing import array_cycles, block_cycles, run_array
 from emulator.systolic_values import golden_outputs, random_operands
 from hw.spec.errors import InputError
-from hw.spec.systolic import Dataflow, Dequantization, SystolicSpec
+from hw.spec.systolic import SystolicSpec
+from hw.spec.systolic_parts import Dataflow, Dequantization
 from hw.spec.systolic_target import check_systolic, load_systolic
 
 TINY = load_systolic("mixpe-tiny")

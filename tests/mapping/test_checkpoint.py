@@ -374,10 +374,14 @@ def test_the_recipe_is_needless_where_weights_are_quantized(
 
 
 def test_notes_are_told(
-    shuffled: tuple[Path, dict[str, np.ndarray]], capsys: pytest.CaptureFixture[str]
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["estimate", str(shuffled[0]), "--target", "small", "--prompt-length", "4"]
+    folder = Path(shutil.copytree(exported("gptq-v2", True), tmp_path / "mislabelled"))
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["quantization_config"]["checkpoint_format"] = "gptq"
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    arguments = ["estimate", str(folder), "--target", "small", "--prompt-length", "4"]
     assert lpu.main([*arguments, "--tokens", "2"]) == 0
     captured = capsys.readouterr()
-    assert "rounded anew to INT8" in captured.err
+    assert "checkpoint_format says version 1" in captured.err
     assert "checkpoint" in captured.out

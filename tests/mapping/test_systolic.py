@@ -9,7 +9,7 @@ from emulator.systolic import list_cost
 from emulator.systolic_gemm import Gemm, Tiling
 from emulator.systolic_values import random_operands
 from hw.spec.errors import InputError
-from hw.spec.systolic import Dataflow
+from hw.spec.systolic_parts import Dataflow
 from hw.spec.systolic_target import load_systolic
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import load_model

@@ -7,7 +7,7 @@ import pytest
 
 from hw.spec.errors import InputError
 from hw.spec.machine import load_machine
-from hw.spec.systolic import Dataflow, Dequantization
+from hw.spec.systolic_parts import Dataflow, Dequantization
 from hw.spec.systolic_target import FAMILY, check_systolic, load_systolic, systolic_from_dict
 from hw.spec.targets import list_targets
 
