@@ -76,6 +76,7 @@ def compile_command(
         "recipe": program.information["recipe"],
         "context": program.information["context"],
         "instruction_bytes": program.instruction_bytes,
+        "sequencer_bytes": program.sequencer_bytes,
         "memory_bytes": program.memory.size,
         "file_bytes": output.stat().st_size,
     }

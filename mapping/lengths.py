@@ -19,7 +19,8 @@ PUBLISHED = {"every_length_bytes": 1.67e12, "bucket_bytes": 3.25e9}
 def length_modes(program: Program, context: int) -> dict[str, Any]:
     """Bytes of instructions for all lengths up to `context`, in three modes.
 
-    A program's bytes are its instructions: everything but weights, scales, indices, embeddings and the KV cache. Those of
+    A program's bytes are its instructions as a program file holds them (`hw.spec.code_section`): everything but weights,
+    scales, indices, embeddings and the KV cache; `sequencer_bytes` is what they take in the sequencers of a core. Those of
     the first two modes have the lengths as constants and no loops (`mapping.straight`), one program for each prompt length
     and one for each context length of a decoded token; a bucket's program is that of its longest length. All cores run
     the same program, which counts once.
@@ -43,6 +44,7 @@ def length_modes(program: Program, context: int) -> dict[str, Any]:
         "bucket_programs": bucket_programs,
         "program_bytes": program.instruction_bytes,
         "program_programs": 1,
+        "sequencer_bytes": program.sequencer_bytes,
     }
 
 

@@ -8,6 +8,7 @@ POSITION; so POSITION is still counted, in those two units.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hw.spec.code_section import stored_bytes
 from hw.spec.instructions import (
     COUNT_BITS,
     LOOP_DEPTH,
@@ -17,7 +18,6 @@ from hw.spec.instructions import (
     Unit,
     decode,
     encode,
-    instruction_bits,
 )
 from hw.spec.program import Program
 
@@ -166,7 +166,7 @@ def _resolved(
 
 
 class StraightCount:
-    """How long `straight_words` are, counted without writing them.
+    """How many bytes `straight_words` take in a program file, counted without writing them.
 
     A run begins with a prologue, goes through the chunks of the prompt, takes a step for every position from the last one
     of the prompt on, and ends. Chunks and steps are counted once, wherever they occur; rounds of loops that are alike too.
@@ -181,14 +181,11 @@ class StraightCount:
 
     def run(self, prompt_length: int, tokens: int) -> int:
         """Bytes of the program of one run."""
-        return sum(unit.bytes_each * unit.run(prompt_length, tokens) for unit in self._units)
+        return sum(unit.run(prompt_length, tokens) for unit in self._units)
 
     def step(self, position: int) -> int:
         """Bytes of a program that computes the token behind position `position`, and nothing else."""
-        return sum(
-            unit.bytes_each * (unit.run(1, 1) - unit.step(0) + unit.step(position))
-            for unit in self._units
-        )
+        return sum(unit.run(1, 1) - unit.step(0) + unit.step(position) for unit in self._units)
 
 
 @dataclass(frozen=True)
@@ -234,10 +231,10 @@ def _parse(program: list[dict[str, int]], begin: int, end: int) -> tuple[_Item, 
 
 
 class _Counter:
-    """Counts the instructions of one unit."""
+    """Counts the bytes of one unit's instructions."""
 
     def __init__(self, unit: Unit, words: list[int]) -> None:
-        self.unit, self.bytes_each = unit, instruction_bits(unit) // 8
+        self.unit = unit
         fields = [decode(unit, word) for word in words]
         self._items = _parse(fields, 0, len(fields))
         *before, tokens, _ = self._items
@@ -260,7 +257,8 @@ class _Counter:
             total += self.step(position, position + 1 < prompt_length)
         state.position = state.steps
         # The last round finds END; HALT.
-        return total + self._count(self._token, state, [state.steps]) + 1
+        total += self._count(self._token, state, [state.steps])
+        return total + stored_bytes(self.unit, Opcode.HALT)
 
     @property
     def _prefills(self) -> bool:
@@ -300,9 +298,8 @@ class _Counter:
             opcode = item["opcode"]
             if opcode == Opcode.INCREMENT:
                 state.move(item, indices)
-                total += self.unit in _COUNTED
-            else:
-                total += 1
+            if opcode != Opcode.INCREMENT or self.unit in _COUNTED:
+                total += stored_bytes(self.unit, opcode)
         return total
 
     def _rounds(self, loop: _Block, state: _State, indices: list[int]) -> int:

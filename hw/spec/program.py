@@ -1,8 +1,8 @@
 """The program container: instructions and packed memory image of one model on one machine, in one file.
 
 Layout: magic `LPUPROG\\n`, version (u32), header length (u32), header (JSON), sections back to back, SHA-256 of
-everything before it. All integers are little-endian. The header names every section with its length. The section of
-the memory, the last, has the images of all cores one behind another, all of the same length. A machine with
+everything before it. All integers are little-endian. The header names every section with its length; the
+instructions of a unit are as `hw.spec.code_section` says. The section of the memory, the last, has the images of all cores one behind another, all of the same length. A machine with
 hardwired matrices has a section `wires` before it: their weights (`hw.spec.wires`).
 """
 
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from hw.spec.code_section import pack_code, unpack_code
 from hw.spec.errors import InputError
 from hw.spec.instructions import ENCODING_VERSION, Unit, instruction_bits
 from hw.spec.machine import MachineSpec, machine_from_dict
@@ -27,7 +28,7 @@ from hw.spec.output import atomic_write
 from hw.spec.wires import Wires
 
 MAGIC = b"LPUPROG\n"
-VERSION = 2
+VERSION = 3
 _PREFIX = struct.Struct("<8sII")
 _DIGEST_BYTES = 32
 _PIECE = 1 << 22
@@ -71,7 +72,12 @@ class Program:
 
     @property
     def instruction_bytes(self) -> int:
-        """Bytes of all instructions, as the sequencers hold them."""
+        """Bytes of all instructions, as a program file holds them; all cores run the same."""
+        return sum(len(pack_code(unit, words)) for unit, words in self.instructions.items())
+
+    @property
+    def sequencer_bytes(self) -> int:
+        """Bytes of all instructions in the sequencers of one core, each as long as its unit's longest."""
         return sum(
             len(words) * instruction_bits(unit) // 8 for unit, words in self.instructions.items()
         )
@@ -100,9 +106,7 @@ def write_program(
     """
     sections: list[tuple[str, bytes]] = []
     for unit in Unit:
-        width = instruction_bits(unit) // 8
-        code = b"".join(word.to_bytes(width, "little") for word in instructions.get(unit, []))
-        sections.append((unit.name, code))
+        sections.append((unit.name, pack_code(unit, instructions.get(unit, []))))
     if wires is not None:
         sections.append(("wires", wires.to_bytes()))
     shape = (machine.cores, words, machine.word_bytes)
@@ -221,10 +225,13 @@ def _read_program(file: BinaryIO, where: str, machine: MachineSpec | None) -> Pr
     places = _parse_sections(header["sections"], begin, length, where, wired)
     instructions: dict[Unit, list[int]] = {}
     for unit in Unit:
-        width, (start, size) = instruction_bits(unit) // 8, places[unit.name]
-        _check_section(where, unit.name, size, width, spec.instructions)
+        start, size = places[unit.name]
+        if size > spec.instructions * instruction_bits(unit) // 8:
+            raise InputError(
+                f"{where}: {unit.name}: expected at most {spec.instructions} items, found {size} bytes"
+            )
         file.seek(start)
-        instructions[unit] = _split(file.read(size), width)
+        instructions[unit] = unpack_code(unit, file.read(size), spec.instructions, where)
     item, (start, size) = spec.cores * spec.word_bytes, places["memory"]
     _check_section(where, "memory", size, item, spec.memory.words)
     shape = ((spec.cores,) if spec.cores > 1 else ()) + (size // item, spec.word_bytes)
@@ -320,7 +327,3 @@ def _check_section(where: str, name: str, length: int, item: int, room: int) -> 
         raise InputError(
             f"{where}: {name}: expected at most {room} items of {item} bytes, found {length} bytes"
         )
-
-
-def _split(content: bytes, width: int) -> list[int]:
-    return [int.from_bytes(content[i : i + width], "little") for i in range(0, len(content), width)]

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from emulator.machine import Machine
+from hw.spec.code_section import pack_code
 from hw.spec.errors import InputError
-from hw.spec.instructions import Opcode, Unit, decode, instruction_bits
+from hw.spec.instructions import Opcode, Unit, decode
 from hw.spec.machine import load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_model
@@ -44,7 +45,7 @@ def straight(program: Program, prompt: int, tokens: int) -> dict[Unit, list[int]
 
 
 def size(instructions: dict[Unit, list[int]]) -> int:
-    return sum(len(words) * instruction_bits(unit) // 8 for unit, words in instructions.items())
+    return sum(len(pack_code(unit, words)) for unit, words in instructions.items())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
@@ -94,7 +95,7 @@ def test_rounds_that_depend_on_the_loop_around_them_are_not_taken_for_equal() ->
     found = StraightCount(program).run(1, 1)
     assert found == size(straight(program, 1, 1))
     # Rounds of 2, 2 and 1; a wait before the step and one behind it; HALT.
-    assert found == (5 * 4 + 3) * instruction_bits(Unit.MPE) // 8
+    assert found == (5 * 4 + 3) * 4
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])

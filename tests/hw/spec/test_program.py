@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hw.spec.code_section import pack_code, unpack_code
 from hw.spec.errors import InputError
 from hw.spec.instructions import CONTROL, Opcode, Unit, encode, instruction_bits, instruction_fields
 from hw.spec.machine import load_machine
@@ -58,12 +59,39 @@ def test_a_program_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_size_is_that_of_the_sequencers_memories() -> None:
+def test_the_sizes_are_those_of_the_file_and_of_the_sequencers_memories(tmp_path: Path) -> None:
     program = random_program()
     expected = sum(
         len(words) * instruction_bits(unit) // 8 for unit, words in program.instructions.items()
     )
-    assert program.instruction_bytes == expected
+    assert program.sequencer_bytes == expected
+    without = dataclasses.replace(program, instructions={unit: [] for unit in Unit})
+    own, bare = (file_bytes(p, tmp_path) for p in (program, without))
+    # The header has the lengths of the sections, in as many digits as they need.
+    digits = len(own) - len(bare) - program.instruction_bytes
+    assert 0 <= digits <= 2 * len(Unit)
+    assert program.instruction_bytes < expected
+
+
+def test_every_opcode_comes_back_from_a_section_and_what_has_none_too() -> None:
+    choose = random.Random(1)
+    for unit in Unit:
+        words = [
+            encode(unit, opcode, **{f.name: (1 << f.width) - 1 for f in fields})
+            for opcode in (*CONTROL, Opcode.EXECUTE)
+            for fields in [[f for f in instruction_fields(unit, opcode) if f.name != "opcode"]]
+        ]
+        illegal = choose.randrange(1 << instruction_bits(unit) - 4) << 4
+        words = [*words, illegal | Opcode.ILLEGAL, illegal | 15, *words]
+        content = pack_code(unit, words)
+        assert len(content) % 4 == 0
+        assert unpack_code(unit, content, len(words), "p.lpu") == words
+        with pytest.raises(InputError, match=f"p.lpu: {unit.name}: expected at most .* items"):
+            unpack_code(unit, content, len(words) - 1, "p.lpu")
+        with pytest.raises(InputError, match=f"p.lpu: {unit.name}: expected whole instructions"):
+            unpack_code(unit, content[:-1], len(words), "p.lpu")
+    with pytest.raises(ValueError, match="beyond the fields of its opcode"):
+        pack_code(Unit.LD, [Opcode.SYNC | 1 << 32])
 
 
 def test_equal_programs_are_equal_files(tmp_path: Path) -> None:
