@@ -34,6 +34,7 @@ def weight_options(command: Command) -> Command:
             show_default=True,
             help="Of synthetic weights: mxfp4, int4, int3 or ternary.",
         ),
+        click.option("--expert", type=int, help="Only this one, from 0, of a tensor of experts."),
         click.option("--tensor", help="Name of a tensor in a safetensors file."),
         click.option(
             "--weights",
@@ -65,6 +66,7 @@ def compare_command(
     shape: str | None,
     path: Path | None,
     tensor: str | None,
+    expert: int | None,
     kind: str,
     seed: int,
     bits: int,
@@ -86,7 +88,7 @@ def compare_command(
     chosen = _chosen(names)
     if save is not None:
         check_output(save)
-    weights = read_weights(path, tensor, shape, kind, seed)
+    weights = read_weights(path, tensor, shape, kind, seed, expert)
     spec = _spec(weights, bits)
     size = spec.inputs * spec.outputs
     if not names and size > GRAPH_WEIGHTS:
@@ -247,6 +249,7 @@ def generate_command(
     shape: str | None,
     path: Path | None,
     tensor: str | None,
+    expert: int | None,
     kind: str,
     seed: int,
     bits: int,
@@ -269,7 +272,7 @@ def generate_command(
     check_output(output)
     if not 1 <= taps <= 8:
         raise InputError(f"--taps: expected 1 to 8, found {taps}")
-    weights = read_weights(path, tensor, shape, kind, seed)
+    weights = read_weights(path, tensor, shape, kind, seed, expert)
     if base is None:
         spec = plan_for(weights, taps=taps, bits=bits, margin=margin)
     else:

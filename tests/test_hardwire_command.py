@@ -152,6 +152,10 @@ def save_tensors(path: Path) -> None:
         "e_scales": scales,
         "n_blocks": blocks,
         "n_scales": bad,
+        "mlp1_weight.blocks": blocks,
+        "mlp1_weight.scales": bad,
+        "flat_blocks": np.zeros((4, 16), np.uint8),
+        "flat_scales": np.zeros(4, np.uint8),
         "int": np.array([[1, -2]], np.int8),
         "float": np.eye(4, 32, dtype=np.float32),
         "nan": np.full((1, 4), np.nan, np.float32),
@@ -161,19 +165,37 @@ def save_tensors(path: Path) -> None:
     safetensors.numpy.save_file(tensors, path)
 
 
-@pytest.mark.parametrize("tensor, shape", [("e_blocks", "32x6"), ("int", "2x1"), ("float", "32x4")])
+@pytest.mark.parametrize(
+    "tensor, shape, nonzero",
+    [
+        ("e_blocks", "32x6", 2 / 192),
+        ("e_blocks --expert 1", "32x3", 2 / 96),
+        ("mlp1_weight.blocks --expert 0", "32x3", 0),
+        ("int", "2x1", 1),
+        ("float", "32x4", 1 / 32),
+    ],
+)
 def test_tensors_of_checkpoints(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, tensor: str, shape: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tensor: str, shape: str, nonzero: float
 ) -> None:
     save_tensors(tmp_path / "w.safetensors")
-    arguments = ("--weights", str(tmp_path / "w.safetensors"), "--tensor", tensor)
-    assert run_json(capsys, "compare", *arguments, "--no-synthesis")["shape"] == shape
+    arguments = ("--weights", str(tmp_path / "w.safetensors"), "--tensor", *tensor.split())
+    result = run_json(capsys, "compare", *arguments, "--no-synthesis")
+    assert (result["shape"], result["nonzero"]) == (shape, pytest.approx(nonzero))
 
 
 @pytest.mark.parametrize(
     "tensor, message",
     [
         ("n_blocks", "scale of row 3, block 0: expected a power of two, found NaN (0xff)"),
+        (
+            "mlp1_weight.blocks --expert 1",
+            "expert 1: scale of row 0, block 0: expected a power of two, found NaN (0xff)",
+        ),
+        ("e_blocks --expert 2", "--expert: expected one of the experts of"),
+        ("flat_blocks --expert 0", "--expert: expected one of the experts of"),
+        ("flat_blocks", "expected blocks of [outputs, blocks, 16]"),
+        ("int --expert 0", "--expert: expected --tensor with MXFP4 blocks"),
         ("none", "'none': not found"),
         ("nan", "expected finite weights"),
         ("vector", "expected [outputs, inputs]"),
@@ -185,7 +207,7 @@ def test_tensors_that_cannot_be_used(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tensor: str, message: str
 ) -> None:
     save_tensors(tmp_path / "w.safetensors")
-    arguments = ("--weights", str(tmp_path / "w.safetensors"), "--tensor", tensor)
+    arguments = ("--weights", str(tmp_path / "w.safetensors"), "--tensor", *tensor.split())
     assert message in refused(capsys, "compare", *arguments)
 
 

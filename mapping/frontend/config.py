@@ -160,16 +160,18 @@ def parse_config(raw: Mapping[str, Any], name: str, label: str) -> ModelConfig:
         If the architecture is unknown, a field is missing or of the wrong kind, or the fields
         contradict each other.
     """
-    fields = Fields(raw, label)
-    architecture = _parse_architecture(fields)
     # Here, because these modules need `ModelConfig` and `Fields`.
-    if architecture == OPT:
-        from mapping.frontend.opt import parse_opt
+    from mapping.frontend.gpt_oss import parse_gpt_oss
+    from mapping.frontend.gpt_oss_original import is_original_config, translated_config
+    from mapping.frontend.opt import parse_opt
 
+    fields = Fields(raw, label)
+    if is_original_config(raw):
+        fields = Fields(translated_config(fields), label)
+    architecture = _parse_architecture(fields)
+    if architecture == OPT:
         return parse_opt(fields, name)
     if architecture not in FLIGHT_ARCHITECTURES:
-        from mapping.frontend.gpt_oss import parse_gpt_oss
-
         return parse_gpt_oss(fields, name)
     mistral = architecture == MISTRAL
     _refuse_unsupported(fields, mistral)

@@ -13,7 +13,9 @@ from mapping.frontend.gpt_oss import (
     gpt_oss_shapes,
     is_expert_matrix,
 )
+from mapping.frontend.gpt_oss_original import Rows, original_name
 from mapping.frontend.safetensors_file import Shape, TensorFolder
+from mapping.frontend.weights import EMBEDDING
 
 Weight = npt.NDArray[np.float32]
 
@@ -74,7 +76,7 @@ def unpack_mxfp4(blocks: npt.NDArray[np.uint8], scales: npt.NDArray[np.uint8], l
 
 
 def stored_gpt_oss_name(name: str) -> str:
-    """Return the name that a weight other than an MXFP4 one has in a checkpoint."""
+    """Return the name that a weight has in a Hugging Face folder; expert matrices without ``_blocks``."""
     bare = name.endswith(("bias", "sinks")) or is_expert_matrix(name)
     whole = name if name == "lm_head" else f"model.{name}"
     return whole if bare else f"{whole}.weight"
@@ -84,7 +86,8 @@ class GptOssFolderWeights:
     """Weights read from the safetensors files of a gpt-oss folder, one at a time.
 
     Expert matrices are stored in MXFP4 (``_blocks`` and ``_scales``) or, in folders that were converted,
-    as numbers with inputs before outputs.
+    as numbers with inputs before outputs. Names are those of Hugging Face, or those of the makers' own
+    checkpoint (`mapping.frontend.gpt_oss_original`) if it has an ``embedding.weight``.
 
     Parameters
     ----------
@@ -104,19 +107,20 @@ class GptOssFolderWeights:
         self._files = TensorFolder(folder)
         self._shapes = gpt_oss_shapes(config)
         self._label = str(folder)
+        self._original = original_name(EMBEDDING, config).name in self._files.entries
+        self._places = {
+            name: original_name(name, config) if self._original else Rows(stored_gpt_oss_name(name))
+            for name in self._shapes
+        }
         known: set[str] = set()
-        for name, shape in self._shapes.items():
-            stored = stored_gpt_oss_name(name)
+        for name in self._shapes:
             if self.in_mxfp4(name):
-                blocks, scales = self._packed_shapes(name)
-                self._files.check(f"{stored}_blocks", blocks, ("U8",))
-                self._files.check(f"{stored}_scales", scales, ("U8",))
-                known |= {f"{stored}_blocks", f"{stored}_scales"}
-                continue
-            if is_expert_matrix(name):
-                shape = (shape[0], shape[2], shape[1])
-            self._files.check(stored, shape)
-            known.add(stored)
+                for stored, shape in self._packed(name).items():
+                    self._files.check(stored, shape, ("U8",))
+                    known.add(stored)
+            else:
+                self._files.check(self._places[name].name, self._stored_shape(name))
+                known.add(self._places[name].name)
         for name, entry in self._files.entries.items():
             if name not in known:
                 raise InputError(
@@ -126,36 +130,50 @@ class GptOssFolderWeights:
 
     def in_mxfp4(self, name: str) -> bool:
         """Whether the folder holds this weight in MXFP4."""
-        return is_expert_matrix(name) and (
-            f"{stored_gpt_oss_name(name)}_blocks" in self._files.entries
-        )
+        return is_expert_matrix(name) and self._packed_names(name)[0] in self._files.entries
 
     def load(self, name: str) -> Weight:
         """Return a weight as float32, matrices as [..., outputs, inputs]; raises `InputError` if damaged."""
         if self.in_mxfp4(name):
             return self.mxfp4(name).values()
-        shape = self._shapes[name]
-        if not is_expert_matrix(name):
-            return self._files.load(stored_gpt_oss_name(name), shape)
-        transposed = self._files.load(stored_gpt_oss_name(name), (shape[0], shape[2], shape[1]))
-        return np.ascontiguousarray(transposed.swapaxes(1, 2))
+        place = self._places[name]
+        stored = self._files.load(place.name, self._stored_shape(name))
+        if place.total is not None:
+            return stored[place.first : place.first + self._shapes[name][0]]
+        return np.ascontiguousarray(stored.swapaxes(1, 2)) if self._is_transposed(name) else stored
 
     def mxfp4(self, name: str) -> Mxfp4:
         """Return the codes of an expert matrix; raises `InputError` if a scale is NaN."""
-        blocks, scales = self._packed_shapes(name)
-        stored = stored_gpt_oss_name(name)
+        (blocks, blocks_shape), (scales, scales_shape) = self._packed(name).items()
         return unpack_mxfp4(
-            self._files.load_bytes(f"{stored}_blocks", blocks),
-            self._files.load_bytes(f"{stored}_scales", scales),
-            f"{self._label}: tensor '{stored}_scales'",
+            self._files.load_bytes(blocks, blocks_shape),
+            self._files.load_bytes(scales, scales_shape),
+            f"{self._label}: tensor '{scales}'",
         )
 
-    def _packed_shapes(self, name: str) -> tuple[Shape, Shape]:
+    def _is_transposed(self, name: str) -> bool:
+        return is_expert_matrix(name) and not self._original
+
+    def _stored_shape(self, name: str) -> Shape:
+        """Shape of the tensor that has a weight, where it is not in MXFP4."""
+        shape, total = self._shapes[name], self._places[name].total
+        if self._is_transposed(name):
+            return (shape[0], shape[2], shape[1])
+        return shape if total is None else (total, *shape[1:])
+
+    def _packed_names(self, name: str) -> tuple[str, str]:
+        mark = "." if self._original else "_"
+        stored = self._places[name].name
+        return f"{stored}{mark}blocks", f"{stored}{mark}scales"
+
+    def _packed(self, name: str) -> dict[str, Shape]:
+        """The two tensors of an expert matrix in MXFP4, with their shapes."""
         experts, outputs, inputs = self._shapes[name]
+        blocks, scales = self._packed_names(name)
         if inputs % MXFP4_BLOCK:
             raise InputError(
-                f"{self._label}: tensor '{stored_gpt_oss_name(name)}_blocks': expected inputs in "
-                f"blocks of {MXFP4_BLOCK}, found {inputs} inputs"
+                f"{self._label}: tensor '{blocks}': expected inputs in blocks of {MXFP4_BLOCK}, "
+                f"found {inputs} inputs"
             )
-        scales = (experts, outputs, inputs // MXFP4_BLOCK)
-        return (*scales, MXFP4_BLOCK // 2), scales
+        shape = (experts, outputs, inputs // MXFP4_BLOCK)
+        return {blocks: (*shape, MXFP4_BLOCK // 2), scales: shape}

@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "head_dim": 16,
     "vocab_size": 73,
     "num_local_experts": 8,
-    "num_experts_per_tok": 3,
+    "num_experts_per_tok": 4,
     "sliding_window": 9,
     "max_position_embeddings": 256,
     "swiglu_limit": 1.5,
