@@ -123,19 +123,19 @@ def _print_report(facts: dict[str, Any]) -> None:
         print_facts({f"published: {n.replace('_', ' ')}": paper[n] for n in names if n in paper})
     rows = []
     for entry in facts["assumptions"]:
-        change = entry.get("change_of_tokens_per_second_percent") or {}
+        change = dict(entry.get("change_of_tokens_per_second_percent") or {})
+        swing = [change.pop(key, None) for key in ("minus_20_percent", "plus_20_percent")]
+        other = [f"{key.removeprefix('if_')}: {value:+.1f} %" for key, value in change.items()]
         rows.append([
             entry["name"],
             str(entry["value"]),
-            *(
-                f"{change[key]:+.1f} %" if key in change else ""
-                for key in ("minus_20_percent", "plus_20_percent")
-            ),
+            *("" if value is None else f"{value:+.1f} %" for value in swing),
+            ", ".join(other),
             f"{entry['source']}: {entry['why']}",
         ])
     print_table(
         "Assumptions, and tokens a second with 20 % less and more",
-        ["name", "value", "-20 %", "+20 %", "why"],
+        ["name", "value", "-20 %", "+20 %", "otherwise", "why"],
         rows,
     )
     for reading in facts.get("readings", []):
@@ -180,17 +180,18 @@ def report_command(model: str, systems: int, as_json: bool) -> None:
     """
     from emulator.hardwired_cost import (
         CostInputs,
-        check_tables,
-        contradictions,
         costs,
         list_inputs,
         place,
         weight_um2,
         zero_share,
     )
+    from emulator.hardwired_system.machine import SystemMachine
     from emulator.hardwired_system.published import published
+    from emulator.hardwired_system.study import measure
+    from emulator.hardwired_tables import check_tables, contradictions
     from mapping.frontend.model import load_model
-    from mapping.hardwired import hardwired_weights
+    from mapping.hardwired import hardwired_weights, system_model
 
     inputs = CostInputs()
     config = load_model(model).config
@@ -215,7 +216,8 @@ def report_command(model: str, systems: int, as_json: bool) -> None:
         "inputs": list_inputs(inputs),
     }
     if config.name == published()["model"]:
-        facts["published_tables"] = check_tables(chips, inputs)
+        rate = measure(system_model(config), SystemMachine(), published()["throughput"]["context"])
+        facts["published_tables"] = check_tables(chips, inputs, rate.tokens_per_second)
         facts["contradictions"] = contradictions(chips, inputs)
     if as_json:
         print_json(facts)

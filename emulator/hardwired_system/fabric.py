@@ -9,16 +9,12 @@ import itertools
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from emulator.hardwired_system.engine import Requests, resident_bytes
-from emulator.hardwired_system.layer import (
-    Kind,
-    Operation,
-    attention_cost,
-    head_operations,
-    layer_operations,
-)
+from emulator.hardwired_system.engine import Requests
+from emulator.hardwired_system.keys_values import attention_cost, resident_bytes
+from emulator.hardwired_system.layer import head_operations, layer_operations
 from emulator.hardwired_system.machine import SLOT_BYTES, Arbitration, SystemMachine
 from emulator.hardwired_system.model import SystemModel
+from emulator.hardwired_system.operation import Kind, Operation
 
 Chip = tuple[int, int]
 

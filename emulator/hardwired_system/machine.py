@@ -45,9 +45,16 @@ class Reduction(StrEnum):
     gathered are INT8 activations after the norm. Half of each vector takes rows first, half columns."""
 
 
-def parameter(default: Any, source: str, why: str, swept: bool = False) -> Any:
-    """A field with its source; `swept` ones take part in the sensitivity study."""
-    return field(default=default, metadata={"source": source, "why": why, "swept": swept})
+SHARED_LANES = 8
+"""32 cached key heads a cycle, each used by 8 query heads: 256 dot products, 8 lanes of 32."""
+
+
+def parameter(
+    default: Any, source: str, why: str, swept: bool = False, *, otherwise: Any = None
+) -> Any:
+    """A field with its source; for the sensitivity study `swept` ones vary, others become `otherwise`."""
+    facts = {"source": source, "why": why, "swept": swept, "otherwise": otherwise}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,7 @@ class SystemMachine:
         ASSUMED,
         "each token in flight owns a fixed share of every link; only this keeps the published link "
         "time constant from 2K to 512K",
+        otherwise=Arbitration.SHARED,
     )
     partition: Partition = parameter(Partition.POSITIONS, PAPER, "a chip holds l/4 positions")
     reduction: Reduction = parameter(
@@ -86,13 +94,22 @@ class SystemMachine:
     )
     result_bits: int = parameter(32, ASSUMED, "of one sum on that bus", True)
     ports: int = parameter(
-        1, ASSUMED, "buses out of a layer step, over which its matrices divide; an expert uses one"
+        1,
+        ASSUMED,
+        "buses out of a layer step, over which its matrices divide; an expert uses one",
+        otherwise=2,
     )
     double_buffered: bool = parameter(
-        False, ASSUMED, "whether wires take the next token while results of one leave"
+        False,
+        ASSUMED,
+        "whether wires take the next token while results of one leave",
+        otherwise=True,
     )
     even_routing: bool = parameter(
-        True, ASSUMED, "no two of a token's experts are on one chip; false draws them at random"
+        True,
+        ASSUMED,
+        "no two of a token's experts are on one chip; false draws them at random",
+        otherwise=False,
     )
     vector_lanes: int = parameter(
         64, ASSUMED, "elements a cycle of one vector pipeline; each layer has its own", True
@@ -107,6 +124,7 @@ class SystemMachine:
         0,
         ASSUMED,
         "lanes of a chip, 0 for one a token in flight: the published attention time has no waiting",
+        otherwise=SHARED_LANES,
     )
     kv_bits: int = parameter(16, ASSUMED, "of a key or value element", True)
     buffer_bytes: int = parameter(320_000_000, PAPER, "on-chip key and value buffer of a chip")
@@ -119,7 +137,7 @@ class SystemMachine:
         True,
     )
     hbm_shared: bool = parameter(
-        False, ASSUMED, "whether all tokens in flight share that bandwidth"
+        False, ASSUMED, "whether all tokens in flight share that bandwidth", otherwise=True
     )
 
     def __post_init__(self) -> None:
@@ -176,6 +194,11 @@ class SystemMachine:
     def lanes(self, layers: int) -> int:
         """Attention lanes of a chip."""
         return self.attention_lanes or self.in_flight(layers)
+
+
+def is_static(machine: SystemMachine) -> bool:
+    """Whether each token in flight owns its share of the links."""
+    return machine.arbitration is Arbitration.STATIC
 
 
 def assumptions(machine: SystemMachine) -> list[dict[str, Any]]:

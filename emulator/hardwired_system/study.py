@@ -6,26 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from emulator.hardwired_system.engine import (
-    Requests,
-    Served,
-    collision_odds,
-    resident_bytes,
-    run,
-    sequence_limit,
-    turn_tables,
-)
-from emulator.hardwired_system.layer import (
-    Category,
-    Kind,
-    Operation,
-    attention_cost,
-    head_operations,
-    is_static,
-    layer_operations,
-)
-from emulator.hardwired_system.machine import SystemMachine
+from emulator.hardwired_system.engine import Requests, Served, run
+from emulator.hardwired_system.keys_values import attention_cost, resident_bytes, sequence_limit
+from emulator.hardwired_system.layer import head_operations, layer_operations
+from emulator.hardwired_system.machine import SLOT_BYTES, SystemMachine, is_static
 from emulator.hardwired_system.model import SystemModel
+from emulator.hardwired_system.operation import Category, Kind, Operation
+from emulator.hardwired_system.operation_tables import collision_odds, turn_tables
 from hw.spec.errors import InputError
 
 LONGEST_PUBLISHED = 1 << 19
@@ -208,23 +195,38 @@ def bound(model: SystemModel, machine: SystemMachine, context: int) -> tuple[str
 def sensitivity(
     model: SystemModel, machine: SystemMachine, context: int
 ) -> dict[str, dict[str, float]]:
-    """Change of throughput, in per cent, for 20 % less and 20 % more of each assumed number."""
+    """Change of throughput, in per cent, for another value of each assumption.
+
+    Numbers become 20 % less and 20 % more; what is no number, or too small for that, becomes what it could be
+    otherwise: the key is then ``if_`` and that value.
+    """
     base = measure(model, machine, context).tokens_per_second
     result: dict[str, dict[str, float]] = {}
     for entry in dataclasses.fields(machine):
-        if not entry.metadata["swept"]:
-            continue
-        value = getattr(machine, entry.name)
-        changes: dict[str, float] = {}
-        for label, factor in (("minus_20_percent", 1 - SWING), ("plus_20_percent", 1 + SWING)):
-            trial = max(1, round(value * factor))
-            if entry.name == "flit_slots":
-                trial = min(trial, machine.flit_bytes // 16)
-            other = dataclasses.replace(machine, **{entry.name: trial})
-            rate = measure(model, other, context).tokens_per_second
-            changes[label] = float(100 * (rate / base - 1))
-        result[entry.name] = changes
+        trials = _trials(machine, entry)
+        if trials:
+            result[entry.name] = {
+                label: float(100 * (measure(model, other, context).tokens_per_second / base - 1))
+                for label, other in trials.items()
+            }
     return result
+
+
+def _trials(machine: SystemMachine, entry: "dataclasses.Field[Any]") -> dict[str, SystemMachine]:
+    """Machines with other values of one assumption."""
+    value, otherwise = getattr(machine, entry.name), entry.metadata["otherwise"]
+    trials = {}
+    if entry.metadata["swept"]:
+        for label, factor in (("minus_20_percent", 1 - SWING), ("plus_20_percent", 1 + SWING)):
+            trials[label] = max(1, round(value * factor))
+            if entry.name == "flit_slots":
+                trials[label] = min(trials[label], machine.flit_bytes // SLOT_BYTES)
+    elif otherwise is not None and otherwise != value:
+        trials[f"if_{otherwise}".lower()] = otherwise
+    return {
+        label: dataclasses.replace(machine, **{entry.name: trial})
+        for label, trial in trials.items()
+    }
 
 
 def facts(measurement: Measurement) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from emulator.hardwired_system.machine import (
+    SHARED_LANES,
     Arbitration,
     Partition,
     Reduction,
@@ -14,9 +15,6 @@ HBM3_STACK = 819_000_000_000
 """Bytes a second of one HBM3 stack (public figure of JEDEC HBM3 at 6.4 Gb/s a pin)."""
 
 HBM_STACKS = 8
-
-SHARED_LANES = 8
-"""32 cached key heads a cycle, each used by 8 query heads: 256 dot products, 8 lanes of 32."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ import random
 import numpy as np
 import pytest
 
-from emulator.hardwired_system.engine import Requests, collision_odds, resident_bytes, run
+from emulator.hardwired_system.engine import Requests, run
 from emulator.hardwired_system.fabric import Fabric
-from emulator.hardwired_system.layer import Category, attention_cost, layer_operations, link_bytes
+from emulator.hardwired_system.keys_values import attention_cost, resident_bytes
+from emulator.hardwired_system.layer import layer_operations, link_bytes
 from emulator.hardwired_system.machine import Arbitration, Partition, Reduction, SystemMachine
 from emulator.hardwired_system.model import SystemModel
+from emulator.hardwired_system.operation import Category
+from emulator.hardwired_system.operation_tables import collision_odds
 from hw.spec.errors import InputError
 
 

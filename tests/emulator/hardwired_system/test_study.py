@@ -65,20 +65,13 @@ def test_readings_are_told_apart(published_model: SystemModel) -> None:
     assert change["plus_20_percent"] < -1
 
 
-def test_every_assumed_number_is_swept() -> None:
-    for entry in assumptions(SystemMachine()):
-        enumerated = isinstance(entry["value"], (bool, str)) or entry["name"] in {
-            "attention_lanes",
-            "ports",
-        }
-        from dataclasses import fields
-
-        swept = next(f for f in fields(SystemMachine) if f.name == entry["name"]).metadata["swept"]
-        assert swept or enumerated, entry["name"]
-
-
-def test_sensitivity_to_memory_at_long_contexts(published_model: SystemModel) -> None:
+def test_every_assumption_is_varied(published_model: SystemModel) -> None:
     found = sensitivity(published_model, SystemMachine(), 524288)
+    assert set(found) == {entry["name"] for entry in assumptions(SystemMachine())}
+    # Those that are no numbers: the machine that the other reading stands for is far slower here.
+    assert found["hbm_shared"]["if_true"] < -50
+    assert found["attention_lanes"]["if_8"] < -50
+    assert set(found["arbitration"]) == {"if_shared"}
     assert found["hbm_bytes_per_second"]["minus_20_percent"] < -1
     assert found["kv_bits"]["plus_20_percent"] < -1
 
