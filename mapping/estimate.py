@@ -271,7 +271,7 @@ def weight_bits_per_parameter(plan: Plan) -> float:
     """Memory bits of all weight matrices, scales and padding included, over their number of weights."""
     word_bits = 8 * plan.spec.word_bytes * plan.cores
     words = (
-        sum(m.words * s.layers for s in plan.segments for m in s.matrices.values())
+        sum(m.words * s.layers for s in plan.segments for m in s.streams.values())
         + plan.head_matrix.words
     )
     return words * word_bits / _macs(plan)

@@ -16,8 +16,9 @@ from mapping.formats import ORDER_SUFFIX, MatrixFormat, WeightFormat
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import Model
 from mapping.frontend.opt import BIAS, POSITION_OFFSET, POSITIONS
+from mapping.lowering.joined import FIRST, SECOND
 from mapping.lowering.parameters import ParameterGroup
-from mapping.lowering.plan import Plan
+from mapping.lowering.plan import Plan, Segment
 from mapping.lowering.tiles import MatrixPlan, Piece
 from mapping.quantize import QuantizedMatrix, quantize_matrix
 from mapping.rope import rope_tables
@@ -232,6 +233,20 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
             words = pack_matrix(core_part(pieces, plan, core), matrix, plan)
             image[base : base + len(words)] = words
 
+    def both(prefix: str, segment: Segment, base: int) -> None:
+        """A core's outputs of two matrices, one behind the other."""
+        one, two = (
+            _compress(model, prefix + name, segment.matrices[name], plan, norms)
+            for name in (FIRST, SECOND)
+        )
+        for core, image in enumerate(images):
+            ((first,), (second,)) = core_part(one, plan, core), core_part(two, plan, core)
+            values = np.concatenate([first.values, second.values])
+            scales = np.concatenate([first.scales, second.scales])
+            together = replace(first, values=values, scales=scales)
+            words = pack_matrix((together,), segment.streams[FIRST], plan)
+            image[base : base + len(words)] = words
+
     def vectors(prefix: str, group: ParameterGroup, base: int) -> None:
         for name, offset in group.offsets.items():
             for core, part in enumerate(_core_vectors(model.tensor(prefix + name), name, plan)):
@@ -250,7 +265,9 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
             layer = segment.base + index * segment.stride
             for name, offset in segment.offsets.items():
                 prefix = f"layers.{segment.first + index}."
-                if name in segment.matrices:
+                if plan.joined and name == FIRST:
+                    jobs.append(functools.partial(both, prefix, segment, layer + offset))
+                elif name in segment.matrices:
                     jobs.append(
                         functools.partial(
                             matrix, prefix + name, segment.matrices[name], layer + offset

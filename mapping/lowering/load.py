@@ -117,8 +117,10 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
             _attention(a, plan, segment, phase)
         elif node.operator is Operator.LINEAR and not plan.wired:
             name = node.attribute("matrix")
+            if name not in segment.streams:
+                continue
             base = segment.base + segment.offsets[name]
-            _matrix(a, segment.matrices[name], base, {LAYER: segment.stride}, TILE)
+            _matrix(a, segment.streams[name], base, {LAYER: segment.stride}, TILE)
 
 
 def _parameters(a: Assembler, plan: Plan, segment: Segment, group: ParameterGroup) -> None:

@@ -84,8 +84,8 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
                 number, step = plan.wired_number(segment, name), len(segment.matrices)
                 count = Count(cap=number, offset=number, level=LAYER, step=step)
                 _wired(a, plan, matrix, count, activation, result)
-            else:
-                _matrix(a, plan, matrix, activation, result, TILE, phase)
+            elif name in segment.streams:
+                _matrix(a, plan, segment.streams[name], activation, result, TILE, phase)
             if completes(plan.graph, node):
                 a.sync(signal=_SFU)
 

@@ -10,6 +10,7 @@ from mapping.formats import ORDER_SUFFIX
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.graph.layers import equal_layers, layer_nodes
 from mapping.lowering.geometry import Geometry
+from mapping.lowering.joined import FIRST, SECOND, join
 from mapping.lowering.parameters import ParameterGroup, parameter_groups
 from mapping.lowering.regions import Regions, buffer_regions, round_up
 from mapping.lowering.tiles import MatrixPlan, ring_parts
@@ -41,6 +42,8 @@ class Segment:
     nodes : tuple of Node
         Of the first of them.
     matrices : dict of str to MatrixPlan
+    streams : dict of str to MatrixPlan
+        The matrices as they are streamed: two of them may be one, by the name of the first.
     offsets : dict of str to int
         Words from the layer's first word to each group of vectors, and to each matrix that is not hardwired.
     stride : int
@@ -53,6 +56,7 @@ class Segment:
     layers: int
     nodes: tuple[Node, ...]
     matrices: dict[str, MatrixPlan]
+    streams: dict[str, MatrixPlan]
     offsets: dict[str, int]
     stride: int
     base: int
@@ -141,7 +145,14 @@ class Plan(Geometry):
         if not config.opt:
             self.position_words = -(-2 * self.head // self.word_elements)
         self.positions = memory.take(self.position_table, self.context * self.position_words, burst)
-        self.segments = [self._segment(layers) for layers in equal_layers(self.graph)]
+        runs = list(equal_layers(self.graph))
+        joined = [self._joined(layers) for layers in runs]
+        self.joined = all(joined)
+        """Gate and up projections are one matrix, in every layer."""
+        self.segments = [
+            self._segment(layers, whole if self.joined else None)
+            for layers, whole in zip(runs, joined, strict=True)
+        ]
         self.norm = memory.take("norm", self.parameters["norm"].words, burst)
         self.tail = tuple(
             node
@@ -167,10 +178,17 @@ class Plan(Geometry):
         self.cache = memory.take("kv_cache", config.layers * self.cache_stride, burst)
         memory.check(spec.name)
 
-    def _segment(self, layers: range) -> Segment:
+    def _joined(self, layers: range) -> MatrixPlan | None:
+        matrices = _matrices(tuple(layer_nodes(self.graph, layers.start)))
+        return join(self.spec, matrices, self.credits)
+
+    def _segment(self, layers: range, joined: MatrixPlan | None) -> Segment:
         """Memory of equal layers: their weights in the order of use."""
         nodes = tuple(layer_nodes(self.graph, layers.start))
         matrices = _matrices(nodes)
+        streams = {name: plan for name, plan in matrices.items() if not (joined and name == SECOND)}
+        if joined:
+            streams[FIRST] = joined
         offsets, places = Regions("layer", 0), dict[str, int]()
         burst = self.spec.burst_beats
         for node in nodes:
@@ -179,12 +197,12 @@ class Plan(Geometry):
                     places[group.name] = offsets.take(group.name, group.words, burst)
             if node.operator is Operator.LINEAR:
                 name = node.attribute("matrix")
-                if not matrices[name].wired:
-                    places[name] = offsets.take(name, matrices[name].words)
+                if name in streams and not streams[name].wired:
+                    places[name] = offsets.take(name, streams[name].words)
         stride = round_up(offsets.used, burst)
         name = f"layers.{layers.start}-{layers.stop - 1}"
         base = self.memory.take(name, len(layers) * stride, burst)
-        return Segment(layers.start, len(layers), nodes, matrices, places, stride, base)
+        return Segment(layers.start, len(layers), nodes, matrices, streams, places, stride, base)
 
     def groups_of(self, node: Node) -> list[ParameterGroup]:
         """Groups of the vectors that a node reads."""
@@ -283,7 +301,13 @@ class Plan(Geometry):
         }  # fmt: skip
         if not self.config.opt:
             self.result_rows["gate"] = round_up(ffn_part, blocks)
+        if self.joined:
+            self.result_rows["gate"] = round_up(2 * ffn_part, blocks)
         lengths = {name: tokens * rows for name, rows in self.result_rows.items()}
+        if self.joined:
+            # Its results are those of the gate's region from `ffn_part` rows on.
+            del lengths["up"]
+            self.result_rows["up"] = self.result_rows["gate"]
         lengths["logits"] = self.result_rows["logits"]
         # MPE computes what follows attention from vectors that SFU makes of all of attention's results, and so on.
         of_attention = {name: lengths.pop(name) for name in ("key", "value", "query", "attention")}
@@ -305,6 +329,12 @@ class Plan(Geometry):
         if self.permutations:
             scales["one"] = tokens
         self.matrix_scales = buffer_regions(spec, "matrix_scales", scales)
+
+    def result_start(self, name: str) -> int:
+        """First row of a region of the result buffer."""
+        if self.joined and name == "up":
+            return self.result.taken["gate"][0] + self.ffn_part // self.spec.lanes
+        return self.result.taken[name][0]
 
     def _plan_activations(self, tokens: int, scores: int) -> None:
         """Activation vectors end at a multiple of the longest group: padding is read (times zero weights), never written."""

@@ -66,7 +66,7 @@ class VectorRegions:
     def result(self, name: str) -> Operand:
         """Result buffer."""
         pitch = self.plan.result_rows[name]
-        return Operand(Source.RESULT, Place(self.plan.result.taken[name][0]), pitch)
+        return Operand(Source.RESULT, Place(self.plan.result_start(name)), pitch)
 
     def scalar(self, name: str, offset: int = 0) -> Operand:
         """Scalar file, an entry a row."""

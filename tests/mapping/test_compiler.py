@@ -141,7 +141,7 @@ def assert_planned(plan: Plan) -> None:
         layer += segment.layers
         ends = {
             name: segment.offsets[name] + matrix.words
-            for name, matrix in segment.matrices.items()
+            for name, matrix in segment.streams.items()
             if not matrix.wired
         }
         ends |= {
