@@ -143,7 +143,8 @@ def _merge(modules: list[_RtlilModule], kinds: dict[str, str], prefix: str) -> s
     variants: dict[str, dict[str, list[str]]] = {}
     result: list[str] = []
     # Deepest first, so that the names of a module's children are known.
-    for module in sorted(modules, key=lambda m: -m.path.count(".")):
+    depths = _depths(modules)
+    for module in sorted(modules, key=lambda m: -depths[m.path]):
         body = "\n".join(module.body)
         for child in sorted(set(module.children) & paths, key=len, reverse=True):
             body = body.replace(f"  cell \\{child} ", f"  cell \\{names[child]} ")
@@ -159,6 +160,20 @@ def _merge(modules: list[_RtlilModule], kinds: dict[str, str], prefix: str) -> s
     replace = re.compile(r"^(module|  cell) \\(\w+)", re.MULTILINE)
     text = "\n".join(result) + "\n"
     return replace.sub(lambda found: f"{found[1]} \\{final.get(found[2], found[2])}", text)
+
+
+def _depths(modules: list[_RtlilModule]) -> dict[str, int]:
+    """How far below the top each module is, at most."""
+    children = {module.path: module.children for module in modules}
+    depths = dict.fromkeys(children, 0)
+    pending = [modules[0].path]
+    while pending:
+        path = pending.pop()
+        for child in children[path]:
+            if child in depths and depths[child] <= depths[path]:
+                depths[child] = depths[path] + 1
+                pending.append(child)
+    return depths
 
 
 def _variant_names(variants: dict[str, dict[str, list[str]]], prefix: str) -> dict[str, str]:

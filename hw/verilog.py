@@ -12,6 +12,7 @@ from amaranth.lib import wiring
 
 from hw.core.buffers import VERILOG as BUFFER_VERILOG
 from hw.rtlil import share_modules, snake
+from hw.sharing import Library
 from hw.spec.machine import MachineSpec
 from hw.spec.wires import Wires
 
@@ -35,20 +36,34 @@ def convert(component: wiring.Component, name: str) -> str:
     Components with the same netlist share a module. Modules are named after the component's class, or its
     attribute `verilog_name`; where netlists of one class differ, the name of the submodule follows.
     """
+    library = Library()
+    text, kinds = _to_rtlil(component, name, library)
+    kinds[name] = name
+    written: set[str] = set()
+    while left := library.components.keys() - written:
+        for shared in sorted(left):
+            part, part_kinds = _to_rtlil(library.components[shared], shared, library)
+            text += part
+            kinds |= part_kinds
+        written |= left
+    verilog = _to_verilog(share_modules(text, kinds, PREFIX))
+    if re.search(r"^\s*lpu_ram\b", verilog, re.MULTILINE):
+        verilog += "\n" + BUFFER_VERILOG.read_text()
+    return verilog
+
+
+def _to_rtlil(component: Any, name: str, library: Library) -> tuple[str, dict[str, str]]:
+    """RTLIL text of a component, and the kinds of its modules by path; repeated components are left to the library."""
     ports: dict[str, Any] = {}
     for path, member, value in component.signature.flatten(component):
         if isinstance(value, ValueCastable):
             value = value.as_value()
         direction = PortDirection.Input if member.flow == wiring.In else PortDirection.Output
         ports["__".join(map(str, path))] = (value, direction)
-    fragment = Fragment.get(component, None)
-    design = fragment.prepare(ports=ports, hierarchy=(name,))
-    kinds = _kinds(design) | {name: name}
+    fragment = Fragment.get(component, library)
+    design = fragment.prepare(ports=ports, hierarchy=tuple(name.split(".")))
     text, _ = rtlil.convert_fragment(design, ports, name, emit_src=False)
-    verilog = _to_verilog(share_modules(text, kinds, PREFIX))
-    if re.search(r"^\s*lpu_ram\b", verilog, re.MULTILINE):
-        verilog += "\n" + BUFFER_VERILOG.read_text()
-    return verilog
+    return text, _kinds(design)
 
 
 def generate_verilog(spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> str:

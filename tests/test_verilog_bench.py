@@ -1,5 +1,6 @@
 """`lpu verilog`: the bench that it writes passes, needs no Python, and fails on any word that is wrong."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import lpu
+from hw.core.matrix_element import rows_together
 from hw.spec.machine import list_targets, load_machine
 from hw.spec.registers import counters
+from hw.verilog import LINT_OFF, PROCESSOR
 
 toolchain = pytest.importorskip("sim_tests.toolchain", reason="needs the extra `sim`")
 verilog_bench = pytest.importorskip("sim_tests.verilog_bench", reason="needs the extra `sim`")
@@ -80,6 +83,35 @@ def test_every_target_has_a_small_bench(target: str, monkeypatch: pytest.MonkeyP
         assert expected.startswith(files[f"memory{channel}.hex"])
     reads = files["script.txt"].count("read ")
     assert files["expected_results.txt"].count("\n") == reads == (9 + 2 * len(counters(spec.cores)))
+
+
+@pytest.mark.slow  # six minutes and 8 GB, most of both in Verilator
+def test_a_whole_board_is_written_and_passes_lint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toolchain.require_tools()
+    spec = load_machine("u280")
+    output = tmp_path / "u280"
+    assert lpu.main(["verilog", "--target", "u280", "-o", str(output), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    # Whatever is there many times is written once.
+    assert summary["lines"] < 200_000
+    assert summary["modules"]["lpu_core"] == spec.cores
+    rows = spec.cores * spec.matrix_rows // rows_together(spec)
+    assert summary["modules"]["lpu_matrix_row"] == rows
+    ports = {port["name"] for port in summary["ports"]}
+    assert f"m_axi_{spec.cores * spec.channels - 1}_araddr" in ports
+    assert (output / "bench" / "Makefile").exists()
+    command = [toolchain.find_tool("verilator"), "--lint-only", "-Wall"]
+    command += [*(f"-Wno-{name}" for name in LINT_OFF), "--top-module", PROCESSOR]
+    done = subprocess.run(
+        [*command, str(output / f"{PROCESSOR}.sv")],
+        env=toolchain.tool_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr[:3000]
 
 
 def test_a_machine_too_small_for_the_program_is_told_so(

@@ -17,6 +17,7 @@ from hw.core.matrix_sequence import MatrixSequence, step_layout
 from hw.core.matrix_wires import MatrixWires, check_wires
 from hw.core.ports import operation_layout, read_port, unit_members, write_port
 from hw.floating_values import named
+from hw.sharing import repeated
 from hw.spec.floating import FP32
 from hw.spec.instructions import Unit
 from hw.spec.latency import matrix_element_cycles
@@ -141,12 +142,12 @@ class MatrixEngine(wiring.Component):
         # A scale word stays on its port until all rows have had theirs.
         scaled = steps[GATHER + late - 2 + spec.rows_per_scaler]
         self._read_scales(m, sequence, scaled)
-        group_sums = self._rows(m, sequence, steps)
+        group_sums = self._rows(m, platform, sequence, steps)
         scales: Value = self.scales.data
         if self.wires is not None:
             group_sums = [list(sums) for sums in group_sums]
             scales = self._wires(m, sequence, scaled, steps[GATHER + late], group_sums)
-        self._scalers(m, sequence, steps[late:], group_sums, scales, drain)
+        self._scalers(m, platform, sequence, steps[late:], group_sums, scales, drain)
         m.d.comb += [
             sequence.drained.eq(drain.done),
             drain.start.eq(sequence.started),
@@ -227,7 +228,9 @@ class MatrixEngine(wiring.Component):
             selects.append(select)
         return selects
 
-    def _rows(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> list[list[Value]]:
+    def _rows(
+        self, m: Module, platform: object, sequence: MatrixSequence, steps: list[Any]
+    ) -> list[list[Value]]:
         """Group sums of all columns, by row."""
         aligned = self._align(m, sequence, steps)
         selects = self._select(m, sequence, steps)
@@ -235,8 +238,11 @@ class MatrixEngine(wiring.Component):
         group_sums: list[list[Value]] = []
         together = rows_together(self.spec)
         for first in range(0, self.spec.matrix_rows, together):
-            m.submodules[f"row_{first}"] = row = MatrixRow(
+            row = MatrixRow(
                 self.spec, vendor=self.vendor, logic_slots=self.spec.row_logic_slots(first)
+            )
+            m.submodules[f"row_{first}"] = repeated(
+                row, platform, self.spec.cores * self.spec.matrix_rows, self.restart
             )
             group_sums += row.group_sums
             m.d.comb += [
@@ -287,6 +293,7 @@ class MatrixEngine(wiring.Component):
     def _scalers(
         self,
         m: Module,
+        platform: object,
         sequence: MatrixSequence,
         steps: list[Any],
         group_sums: list[list[Value]],
@@ -321,7 +328,10 @@ class MatrixEngine(wiring.Component):
             control.clear.eq(clear),
         ]
         for begin in range(0, self.spec.matrix_rows, shared):
-            m.submodules[f"scaler_{begin}"] = scaler = MatrixScaler(self.spec)
+            scaler = MatrixScaler(self.spec)
+            m.submodules[f"scaler_{begin}"] = repeated(
+                scaler, platform, self.spec.cores * self.spec.matrix_rows, self.restart
+            )
             m.d.comb += [
                 scaler.scaled.eq(sequence.mode.scaled),
                 scaler.control.eq(control),

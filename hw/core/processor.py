@@ -12,6 +12,7 @@ from hw.core.control import Control
 from hw.core.core import Core, add_core, core_signature, join
 from hw.core.exchange import Exchange, TokenChoice
 from hw.core.sequencer import trace_layout
+from hw.sharing import repeated
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.wires import Wires
@@ -105,7 +106,8 @@ class Processor(wiring.Component):
         else:
             cores = [Core(spec, self.trace, self.wires) for _ in range(spec.cores)]
             for number, core in enumerate(cores):
-                m.submodules[f"core{number}"] = core
+                rows = spec.cores * spec.matrix_rows
+                m.submodules[f"core{number}"] = repeated(core, platform, rows)
             self._network(m, control, cores)
         connect(m, control.command, *(core.command for core in cores))
         for number, core in enumerate(cores):

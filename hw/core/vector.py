@@ -17,6 +17,7 @@ from hw.core.vector_operand import VectorOperand, operand_ports
 from hw.core.vector_reduce import INDEX_BITS, KEY_BITS, VectorMaximum, VectorSum
 from hw.core.vector_walk import VectorWalk, beat_layout
 from hw.core.vector_write import VectorWrite, vector_write_ports
+from hw.sharing import repeated
 from hw.spec.floating import FLOAT_MULTIPLY_LATENCY, FROM_INTEGER_LATENCY
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target, Unit
@@ -106,10 +107,10 @@ class VectorUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.pipeline = ResetInserter(self.restart)(self._pipeline())
+        m.submodules.pipeline = ResetInserter(self.restart)(self._pipeline(platform))
         return m
 
-    def _pipeline(self) -> Module:
+    def _pipeline(self, platform: object) -> Module:
         """Everything; apart, so that `restart` can reset all of it."""
         m = Module()
         new = self.i.payload
@@ -141,7 +142,7 @@ class VectorUnit(wiring.Component):
         # `beats[n]` is the beat whose address went out n cycles ago.
         final = self._after_exchange(m, operation, beats[-1].final)
         m.d.sync += self.done.eq((accept & new.sync) | final)
-        elements, integers, fixed = self._lanes(m, start, new, operation, beats)
+        elements, integers, fixed = self._lanes(m, platform, start, new, operation, beats)
         result_valid, result = self._reductions(m, start, new, operation, beats, elements, fixed)
 
         m.submodules.write = write = VectorWrite(self.spec)
@@ -232,6 +233,7 @@ class VectorUnit(wiring.Component):
     def _lanes(
         self,
         m: Module,
+        platform: object,
         start: Signal,
         new: data.View,
         operation: data.View,
@@ -258,7 +260,10 @@ class VectorUnit(wiring.Component):
             operands[name] = operand.o
         lanes: list[VectorLane] = []
         for index in range(self.spec.lanes):
-            m.submodules[f"lane_{index}"] = lane = VectorLane()
+            lane = VectorLane()
+            m.submodules[f"lane_{index}"] = repeated(
+                lane, platform, self.spec.cores * self.spec.lanes, self.restart
+            )
             m.d.comb += [
                 *(getattr(lane, n).eq(o.word_select(index, 32)) for n, o in operands.items()),
                 Value.cast(lane.function).eq(operation.function),

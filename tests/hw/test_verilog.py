@@ -5,11 +5,12 @@ import re
 import subprocess
 
 import pytest
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal, Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.tokens import Tokens
+from hw.sharing import MANY, repeated
 from hw.spec.instructions import Unit
 from hw.spec.machine import load_machine
 from hw.verilog import LINT_OFF, PROCESSOR, convert, generate_verilog
@@ -144,3 +145,55 @@ def test_verilog_passes_lint(tmp_path) -> None:
 def test_tokens_have_a_counter_for_every_pair() -> None:
     text = convert(Tokens(), "tokens")
     assert len(set(re.findall(r"reg \[7:0\] (\w+_to_\w+) ", text))) == 25
+
+
+class Many(wiring.Component):
+    """Inverters side by side, reset by `restart`, all of one module."""
+
+    i: Value
+    o: Value
+    restart: Value
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__({"i": In(8), "o": Out(8), "restart": In(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        value: Value = self.i
+        for _ in range(self.count):
+            inverter = Counted(8)
+            m.submodules += repeated(inverter, platform, self.count, self.restart)
+            m.d.comb += inverter.i.eq(value)
+            value = inverter.o
+        m.d.comb += self.o.eq(value)
+        return ResetInserter(self.restart)(m)
+
+
+class Counted(Inverter):
+    """An inverter that counts how often one was elaborated."""
+
+    elaborated = 0
+
+    @property
+    def identity(self) -> int:
+        return self.width
+
+    def elaborate(self, platform: object) -> Module:
+        Counted.elaborated += 1
+        return super().elaborate(platform)
+
+
+@pytest.mark.parametrize("count, elaborated", [(MANY - 1, MANY - 1), (MANY, 1)])
+def test_many_equal_components_are_elaborated_once(count: int, elaborated: int) -> None:
+    Counted.elaborated = 0
+    text = convert(Many(count), "many")
+    assert Counted.elaborated == elaborated
+    modules = re.findall(r"^module (\w+)", text, re.MULTILINE)
+    assert sorted(modules) == ["lpu_counted", "many"]
+    assert len(re.findall(r"^  lpu_counted \w+ \($", text, re.MULTILINE)) == count
+    # A ResetInserter does not reach into instances: what it resets with is on their reset port.
+    if elaborated == 1:
+        assert len(re.findall(r"= rst \| restart;", text)) == count
+    else:
+        assert "if (restart) begin" in text

@@ -1,0 +1,76 @@
+"""Components that a design has very often: elaborated once, and instantiated by name everywhere else."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from amaranth.hdl import (
+    ClockSignal,
+    Elaboratable,
+    Instance,
+    ResetSignal,
+    Value,
+    ValueCastable,
+)
+from amaranth.lib import wiring
+
+from hw.rtlil import snake
+
+__all__ = ["MANY", "Library", "repeated"]
+
+MANY = 64
+"""From so many instances in a design on, one elaboration for all of them is worth a module of its own."""
+
+
+@dataclass
+class Library:
+    """The `platform` of a conversion to Verilog in which repeated components become instances.
+
+    Attributes
+    ----------
+    components : dict of str to component
+        Name of the module -> the first of the components that have it.
+    """
+
+    components: dict[str, Any] = field(default_factory=dict)
+    _names: dict[Hashable, str] = field(default_factory=dict)
+
+    def instance(self, component: Any, reset: Value | None) -> Instance:
+        """An instance of the component's module, with the component's own ports on it."""
+        key = (type(component), component.identity)
+        name = self._names.setdefault(
+            key, f"shared.{snake(type(component).__name__)}_{len(self._names)}"
+        )
+        if self.components.setdefault(name, component) is not component:
+            # Its ports are used; that it is never elaborated is no mistake, and Amaranth need not warn.
+            component._MustUse__used = True
+        resets = ResetSignal() if reset is None else ResetSignal() | reset
+        ports: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": resets}
+        for path, member, value in component.signature.flatten(component):
+            if isinstance(value, ValueCastable):
+                value = value.as_value()
+            direction = "i" if member.flow == wiring.In else "o"
+            ports[f"{direction}_{'__'.join(map(str, path))}"] = value
+        return Instance(name, **ports)
+
+
+def repeated(
+    component: Any, platform: object, count: int, reset: Value | None = None
+) -> Elaboratable | Instance:
+    """What to add as a submodule: the component, or an instance of the module that all its equals share.
+
+    Parameters
+    ----------
+    component : wiring.Component
+        Its ports are used either way. It has registers, no clock domain but `sync`, and an attribute `identity` that is
+        equal for components of its class with equal netlists.
+    platform : object
+        Of the `elaborate` that calls.
+    count : int
+        How many the design has.
+    reset : Value or None
+        What a `ResetInserter` around the caller resets with: it does not reach into instances.
+    """
+    if isinstance(platform, Library) and count >= MANY:
+        return platform.instance(component, reset)
+    return component
