@@ -6,7 +6,6 @@ from typing import Any
 
 from amaranth.hdl import (
     ClockSignal,
-    Elaboratable,
     Instance,
     ResetSignal,
     Value,
@@ -54,9 +53,7 @@ class Library:
         return Instance(name, **ports)
 
 
-def repeated(
-    component: Any, platform: object, count: int, reset: Value | None = None
-) -> Elaboratable | Instance:
+def repeated(component: Any, platform: object, count: int, reset: Value | None = None) -> Any:
     """What to add as a submodule: the component, or an instance of the module that all its equals share.
 
     Parameters
