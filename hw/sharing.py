@@ -36,7 +36,7 @@ class Library:
 
     def instance(self, component: Any, reset: Value | None) -> Instance:
         """An instance of the component's module, with the component's own ports on it."""
-        key = (type(component), component.identity)
+        key = _identity(component)
         name = self._names.setdefault(
             key, f"shared.{snake(type(component).__name__)}_{len(self._names)}"
         )
@@ -53,14 +53,29 @@ class Library:
         return Instance(name, **ports)
 
 
+def _identity(component: Any) -> Hashable:
+    """The class, and what its constructor was given: every public attribute that is no port."""
+    ports = component.signature.members.keys()
+    given = {
+        name: value
+        for name, value in vars(component).items()
+        if name not in ports and not name.startswith("_")
+    }
+    # Of what has no value to compare, the object itself.
+    values = (
+        (name, value if isinstance(value, Hashable) else id(value)) for name, value in given.items()
+    )
+    return type(component), tuple(sorted(values, key=lambda item: item[0]))
+
+
 def repeated(component: Any, platform: object, count: int, reset: Value | None = None) -> Any:
     """What to add as a submodule: the component, or an instance of the module that all its equals share.
 
     Parameters
     ----------
     component : wiring.Component
-        Its ports are used either way. It has registers, no clock domain but `sync`, and an attribute `identity` that is
-        equal for components of its class with equal netlists.
+        Its ports are used either way. It has registers, and no clock domain but `sync`; its netlist depends on nothing
+        but its public attributes.
     platform : object
         Of the `elaborate` that calls.
     count : int

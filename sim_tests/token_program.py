@@ -59,7 +59,7 @@ class TokenProgram:
         self.weight_words = self.length // 4 * spec.step_words
         # An embedding is followed by a row that holds its scale. None crosses the end of a burst, so that
         # the time to load one does not depend on the token.
-        self.embedding_words = self.rows + 1
+        self.embedding_words = -(-(self.rows + 1) // spec.word_rows)
         self.pitch = 1 << (self.embedding_words - 1).bit_length()
         self.embedding_base = -(-(1 + self.weight_words) // self.pitch) * self.pitch
         self.output = self.embedding_base + self.vocabulary * self.pitch
@@ -94,7 +94,7 @@ class TokenProgram:
         steps = own.reshape(spec.matrix_rows, -1, 4).transpose(1, 0, 2)
         weights = np.ascontiguousarray(steps).view(np.uint8).reshape(-1, spec.word_bytes)
         memory[1 : 1 + self.weight_words] = weights
-        table = np.zeros((self.vocabulary, self.pitch * spec.lanes), np.float32)
+        table = np.zeros((self.vocabulary, self.pitch * spec.word_bytes // 4), np.float32)
         table[:, : self.part] = self.embedding[:, core * self.part : (core + 1) * self.part]
         table[:, self.rows * spec.lanes] = self.scale
         memory[self.embedding_base :] = table.view(np.uint8).reshape(-1, spec.word_bytes)

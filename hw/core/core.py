@@ -86,11 +86,6 @@ class Core(wiring.Component):
         self.wires = wires
         super().__init__(core_signature(spec))
 
-    @property
-    def identity(self) -> tuple[MachineSpec, bool, int]:
-        """Equal for cores with equal netlists."""
-        return self.spec, self.trace, id(self.wires)
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         add_core(m, self, self.spec, self.trace, self.wires)

@@ -124,11 +124,6 @@ class MatrixRow(wiring.Component):
             members["slots"] = In(slots).array(columns)
         super().__init__(members)
 
-    @property
-    def identity(self) -> tuple[MachineSpec, bool]:
-        """Equal for rows with equal netlists."""
-        return self.spec, self.vendor
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         positions = self._positions(m) if self.spec.sparse else []

@@ -80,11 +80,6 @@ class MatrixScaler(wiring.Component):
             "sums": Out(data.ArrayLayout(signed(ACCUMULATOR_BITS), columns)).array(rows),
         })
 
-    @property
-    def identity(self) -> MachineSpec:
-        """Equal for scalers with equal netlists."""
-        return self.spec
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         mantissa, shift = self._decode_scale(m)

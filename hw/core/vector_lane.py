@@ -77,11 +77,6 @@ class VectorLane(wiring.Component):
             "fixed": Out(signed(SUM_BITS)),
         })
 
-    @property
-    def identity(self) -> None:
-        """All lanes are equal."""
-        return None
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.multiply = multiply = FloatMultiply()

@@ -175,10 +175,6 @@ class Counted(Inverter):
 
     elaborated = 0
 
-    @property
-    def identity(self) -> int:
-        return self.width
-
     def elaborate(self, platform: object) -> Module:
         Counted.elaborated += 1
         return super().elaborate(platform)
@@ -197,3 +193,26 @@ def test_many_equal_components_are_elaborated_once(count: int, elaborated: int) 
         assert len(re.findall(r"= rst \| restart;", text)) == count
     else:
         assert "if (restart) begin" in text
+
+
+class Mixed(Many):
+    """As many of 4 bits beside them."""
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        for width in (8, 4):
+            for number in range(self.count):
+                inverter = Counted(width)
+                m.submodules[f"w{width}_{number}"] = repeated(inverter, platform, self.count)
+                m.d.comb += inverter.i.eq(self.i)
+                if number == 0:
+                    m.d.comb += self.o[width - 4 :][:4].eq(inverter.o)
+        return m
+
+
+def test_components_of_other_parameters_are_other_modules() -> None:
+    Counted.elaborated = 0
+    text = convert(Mixed(MANY), "mixed")
+    assert Counted.elaborated == 2
+    assert len(re.findall(r"^module lpu_counted", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  lpu_counted\w* w[48]_\d+ \($", text, re.MULTILINE)) == 2 * MANY
