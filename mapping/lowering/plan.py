@@ -270,16 +270,25 @@ class Plan(Geometry):
     def _plan_buffers(self) -> None:
         """Regions of the buffers, for as many tokens as are processed at once."""
         spec, lanes, tokens = self.spec, self.spec.lanes, max(1, self.chunk)
-        heads, kv_heads = self.heads, self.kv_heads
+        config, heads, kv_heads = self.config, self.heads, self.kv_heads
         part, ffn_part = self.hidden_part // lanes, self.ffn_part // lanes
         all_heads = self.cores * heads * self.head_rows
         row, words, blocks = self.hidden_rows, self.hidden_words, spec.block_rows
         scores = heads * self.chunk_head_rows
-        self.input = buffer_regions(spec, "input_words", {
-            "embedding": tokens * words, self.position_table: tokens * self.position_words,
-            **{name: group.words for name, group in self.parameters.items()},
-            "key_scale": kv_heads * self.context_words, "value_scale": kv_heads * self.context_words,
-        })  # fmt: skip
+        begin = {"embedding": tokens * words}
+        always = {self.position_table: tokens * self.position_words}
+        if config.opt:
+            # Added to the embeddings at once; cosines and sines are read in every layer.
+            begin, always = begin | always, {}
+        groups = {name: group.words for name, group in self.parameters.items()}
+        # Embeddings are loaded when SFU is through with the last chunk or token, and scales only when it has made keys
+        # of them; the final norm belongs to a token's end.
+        end = {
+            "norm": groups.pop("norm"),
+            "key_scale": kv_heads * self.context_words,
+            "value_scale": kv_heads * self.context_words,
+        }
+        self.input = buffer_regions(spec, "input_words", always | groups, begin, end)
         self.vector_rows = {
             "x": row, "t": row, "head_t": all_heads, "head_u": heads * self.head_rows,
             "up": self.ffn_rows,
