@@ -18,6 +18,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SYNTHESIS_WEIGHTS = 256
 """All designs of larger matrices take Yosys many minutes; they are synthesized only when asked for."""
+SAMPLE_WEIGHTS = 1 << 10
+"""Of matrices whose networks are too large to keep, Yosys gets so many weights, but at least one output."""
 LARGEST = 1 << 24
 GRAPH_WEIGHTS = 1 << 18
 """The search for shared sums takes minutes above this; larger matrices have it only when it is named."""
@@ -79,7 +81,8 @@ def compare_command(
     """Build the product of a fixed matrix and an INT8 vector in every way, and compare the costs.
 
     Cells are counted by the generator (structural, exact); areas follow from published cells of Nangate45,
-    without wires. Every generated network is simulated against the integer product.
+    without wires. Every generated network is simulated against the integer product. Of matrices of very many
+    weights --synthesis gives Yosys the first outputs only, and says so.
     """
     from hw.spec.output import check_output
     from sim_tests.hardwire_figures import all_figures, bit_serial_share, ratios
@@ -112,7 +115,7 @@ def compare_command(
     if {"cell", "serial_cell"} <= set(figures):
         result["cell_over_neuron"] = bit_serial_share(figures)
     result["base"] = _base_figures(weights, bits)
-    result |= _synthesized(operators, figures, size, synthesis, liberty)
+    result |= _synthesized(operators, list(figures), spec, synthesis, liberty)
     result["da4ml"] = _da4ml(spec, isinstance(result["synthesis"], dict))
     if save is not None:
         files = _verilog_files(operators)
@@ -170,10 +173,25 @@ def _base_figures(weights: "SmallWeights", bits: int) -> dict[str, Any] | str:
     }
 
 
+def _sample(spec: "OperatorSpec", names: list[str]) -> tuple[dict[str, "Operator"], str]:
+    """Networks of the first outputs, and which these are; designs but one compute each output by itself."""
+    from dataclasses import replace
+
+    from hw.hardwired.designs import DESIGNS
+
+    outputs = min(spec.outputs, max(1, SAMPLE_WEIGHTS // spec.inputs))
+    part = replace(spec, weights=spec.weights[:outputs], biases=spec.biases[:outputs])
+    operators = {name: DESIGNS[name].build(part, True) for name in names if name != "adder_graph"}
+    text = f"{outputs} of {spec.outputs} outputs"
+    return operators, text + (
+        "; not shared adders, which outputs share" if "adder_graph" in names else ""
+    )
+
+
 def _synthesized(
     operators: dict[str, "Operator"],
-    figures: dict[str, Any],
-    size: int,
+    names: list[str],
+    spec: "OperatorSpec",
     wanted: bool | None,
     liberty: Path | None,
 ) -> dict[str, Any]:
@@ -181,13 +199,14 @@ def _synthesized(
     from hw.hardwired.verilog import Adders
     from sim_tests.hardwire_synthesis import gate_figures, lut_figures
 
+    size = spec.inputs * spec.outputs
     if wanted is None and size > SYNTHESIS_WEIGHTS:
         return {"synthesis": f"not run: {size} weights; --synthesis runs it"}
     if wanted is False:
         return {"synthesis": "not run, as asked"}
-    missing = sorted(set(figures) - set(operators))
-    if missing:
-        return {"synthesis": f"not run: networks of {size} weights are counted, not kept"}
+    of = "all outputs"
+    if set(names) - set(operators):
+        operators, of = _sample(spec, names)
     table: dict[str, Any] = {}
     with progress("Yosys", len(operators)) as step:
         for name, operator in operators.items():
@@ -195,7 +214,7 @@ def _synthesized(
             if name == "adder_graph":
                 table[name]["lut6_2"] = lut_figures(operator, Adders.LUT6_2)
             step(1)
-    return {"synthesis": table}
+    return {"synthesis": table, "synthesis_of": of}
 
 
 def _da4ml(spec: "OperatorSpec", synthesis: bool) -> dict[str, Any] | str:

@@ -93,7 +93,7 @@ def _print_synthesis(result: dict[str, Any]) -> None:
         title = "shared adders, bit-serial, LUT6_2"
         rows.append([title, None, None, s["luts"], s["luts_per_weight"], s["flip_flops"]])
     print_table(
-        "Synthesized (Yosys): gates of CMOS, LUTs of UltraScale+",
+        f"Synthesized (Yosys), {result['synthesis_of']}: gates of CMOS, LUTs of UltraScale+",
         ["design", "cells", "area or transistors", "LUT", "LUT/weight", "FF"],
         rows,
     )

