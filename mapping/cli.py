@@ -116,10 +116,14 @@ def eval_command(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Loss of MODEL on a text: in float, compressed, and bit-exact."""
+    """Loss of MODEL on a text: in float, compressed, and bit-exact.
+
+    On the whole text that was held out from a bundled model, that of a trigram model stands beside it.
+    """
     import math
 
     from hw.spec.machine import load_machine
+    from mapping.baseline import trigram_loss
     from mapping.compiler import compile_model, plan_model
     from mapping.estimate import weight_bits_per_parameter
     from mapping.frontend.model import load_model
@@ -151,6 +155,9 @@ def eval_command(
     facts: dict[str, Any] = {"tokens": losses["float"].tokens}
     facts |= {f"{name}_nll": result.loss for name, result in losses.items()}
     facts |= {f"{name}_perplexity": result.perplexity for name, result in losses.items()}
+    baseline = trigram_loss(loaded, ids) if total == len(ids) - 1 else None
+    if baseline is not None:
+        facts["trigram_nll"] = baseline
     facts["exact_over_float"] = math.exp(losses["exact"].loss - losses["float"].loss)
     facts |= {
         "model": loaded.name,
@@ -164,6 +171,8 @@ def eval_command(
         return
     title = f"{loaded.name}, {chosen.name}: {facts['tokens']} tokens in windows of {context}"
     rows = [[name, losses[name].loss, losses[name].perplexity] for name in losses]
+    if baseline is not None:
+        rows.append(["trigram model (model card)", baseline, math.exp(baseline)])
     print_table(title, ["computed", "nats a token", "perplexity"], rows)
 
 
