@@ -3,6 +3,7 @@
 import click
 
 from sim_tests.hardwire_compare_cli import compare_commands
+from sim_tests.hardwire_generate_cli import generate_commands
 from sim_tests.hardwire_model_cli import model_commands
 from sim_tests.hardwire_system_cli import system_commands
 
@@ -14,6 +15,8 @@ def hardwire() -> None:
 
 def hardwire_commands() -> list[click.Command]:
     """Commands for the front door, `lpu`."""
-    for command in (*compare_commands(), *model_commands(), *system_commands()):
-        hardwire.add_command(command)
+    groups = (compare_commands, generate_commands, model_commands, system_commands)
+    for commands in groups:
+        for command in commands():
+            hardwire.add_command(command)
     return [hardwire]
