@@ -264,6 +264,21 @@ def test_cores_and_columns_change_no_token_of_an_ordered_checkpoint(
     assert found[0] == found[1]
 
 
+def test_padded_heads_of_an_ordered_checkpoint(ordered: Path) -> None:
+    """Inputs of `o_proj` lie in padded heads, and are sorted without the padding."""
+    padding = dataclasses.replace(load_machine("u280"), rows_per_scaler=1, cores=1)
+    model, prompt, found = load_model(ordered), [5, 17, 30, 2, 9, 11, 3, 8, 1, 20, 21], []
+    for machine in (load_machine("small"), padding):
+        recipe = choose_recipe(None, model, machine).recipe
+        program = compile_model(model, machine, recipe, CONTEXT)
+        found.append(Machine(program, check=True).run(prompt, 9)[0].tokens[:20].tolist())
+    assert found[0] == found[1]
+    plan = plan_model(model.config, padding, recipe, CONTEXT)
+    assert (model.config.head_dim, plan.head) == (32, 64)
+    weight = dequantized_weights(model, plan)["layers.3.self_attn.o_proj"]
+    np.testing.assert_array_equal(weight, model.tensor("layers.3.self_attn.o_proj"))
+
+
 def test_activation_order_on_the_emulator(shuffled: tuple[Path, dict[str, np.ndarray]]) -> None:
     model, machine = load_model(shuffled[0]), load_machine("small")
     ids = model.tokenizer.encode((Path(load_model(MODEL).folder or "") / "heldout.txt").read_text())
