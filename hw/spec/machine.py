@@ -107,7 +107,7 @@ class MachineSpec:
     sparse : int
         1: the matrix engine has sparse multiplexers, for N of 16.
     matrix_element : str
-        What multiplies: `multiplier` (inferred, by nibbles), `dsp` (DSP48E2) or `shift_add`.
+        What multiplies: `multiplier` (inferred, by nibbles), `dsp` (DSP48E2) or `shift_add`; `pe` in a target file is the same.
     logic_slots : int
         Of the four slots of a row of DSP slices that only weights of up to 4 bits use, how many multiply in lookup tables.
     logic_rows : int
@@ -430,6 +430,10 @@ def machine_from_dict(content: object, where: str) -> MachineSpec:
 
     A value may be a plain value or a mapping with `value` and `source` (what the figure rests on).
     """
+    if isinstance(content, dict) and "pe" in content:
+        if "matrix_element" in content:
+            raise InputError(f"{where}: pe, matrix_element: expected one of them, found both")
+        content = {"matrix_element" if k == "pe" else k: v for k, v in content.items()}
     values = _plain_fields(content, MachineSpec, where)
     values["memory"] = MemorySpec(**_plain_fields(values["memory"], MemorySpec, f"{where}: memory"))
     return check_machine(MachineSpec(**values), where)

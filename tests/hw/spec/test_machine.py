@@ -31,6 +31,19 @@ def test_a_bundled_target_is_named_as_its_file_and_survives_a_round_trip(spec: M
     assert again.hash == spec.hash
 
 
+@pytest.mark.parametrize("element", ["dsp", "shift_add", "multiplier"])
+def test_what_multiplies_is_a_choice_of_the_target_file(element: str) -> None:
+    content = load_machine("small").to_dict()
+    wanted = machine_from_dict(content | {"matrix_element": element}, "t")
+    assert wanted.matrix_element == element
+    with pytest.raises(InputError, match="t: pe, matrix_element: expected one of them, found both"):
+        machine_from_dict(content | {"pe": element}, "t")
+    del content["matrix_element"]
+    assert machine_from_dict(content | {"pe": element}, "t") == wanted
+    with pytest.raises(InputError, match="matrix_element: expected one of multiplier, dsp, shift_"):
+        machine_from_dict(content | {"pe": "abacus"}, "t")
+
+
 @each_machine
 def test_geometry(spec: MachineSpec) -> None:
     assert spec.word_bytes == 4 * spec.lanes * spec.word_rows == 2 * spec.matrix_rows
