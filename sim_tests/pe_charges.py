@@ -22,7 +22,15 @@ from sim_tests.pe_charge_circuits import (
 )
 from sim_tests.pe_synthesis import synthesize, synthesize_all
 
-__all__ = ["SHARED", "SRAM_BIT_REGISTERS", "Areas", "Charges", "Scaling", "charge"]
+__all__ = [
+    "SHARED",
+    "SRAM_BIT_REGISTERS",
+    "Areas",
+    "Charges",
+    "Scaling",
+    "charge",
+    "surroundings",
+]
 
 _Circuit = tuple[str, Callable[[], wiring.Component]]
 """A name, and what makes the circuit."""
@@ -76,11 +84,13 @@ class Areas:
         self.library = library
         self._known: dict[str, float] = {}
 
-    def find(self, circuits: Sequence[_Circuit]) -> list[float]:
-        """Area of each; a name stands for one circuit."""
+    def find(
+        self, circuits: Sequence[_Circuit], done: Callable[[int], None] = lambda steps: None
+    ) -> list[float]:
+        """Area of each; a name stands for one circuit. `done` is told of each that is synthesized."""
         missing = {name: make for name, make in circuits if name not in self._known}
         tasks = [partial(synthesize, name, make(), self.library) for name, make in missing.items()]
-        found = synthesize_all(tasks, lambda steps: None)
+        found = synthesize_all(tasks, done)
         self._known |= {name: r.area for name, r in zip(missing, found, strict=True)}
         return [self._known[name] for name, _ in circuits]
 
@@ -106,30 +116,43 @@ def _edges(spec: ProcessingElementSpec) -> tuple[list[_Circuit], list[_Circuit]]
     return row, column
 
 
-def charge(spec: ProcessingElementSpec, areas: Areas, grouped: bool) -> Charges:
-    """Synthesize what an element needs around it.
+def _scalings(spec: ProcessingElementSpec, grouped: bool) -> list[Scaling]:
+    """What may be done with the sums of groups."""
+    return ([Scaling.FLOAT] if spec.fp32 else list(Scaling)) if grouped else []
+
+
+def surroundings(spec: ProcessingElementSpec, grouped: bool) -> list[list[_Circuit]]:
+    """What an element needs around it: registers and outputs, of a row, of a column, stores, multiplexers, dequantization.
 
     Parameters
     ----------
     grouped : bool
         Groups along K have scales.
     """
-    row, column = _edges(spec)
-    kinds = ([Scaling.FLOAT] if spec.fp32 else list(Scaling)) if grouped else []
     integer = not spec.fp32
     what = f"{spec.accumulator_bits}{'' if integer else '-fp32'}-{spec.zero_point.value}"
-    register, shadow, output, *edges = areas.find([
-        ("register", partial(Registers, False)),
-        ("shadow", partial(Registers, True)),
-        ("output" if integer else "output-fp32", partial(Output, integer)),
-        *row,
-        *column,
-    ])
-    stores = areas.find([(f"store-{columns}", partial(Store, columns)) for columns in SHARED])
-    choices = areas.find([(f"choice-{columns}", partial(Choice, columns)) for columns in SHARED])
-    units = areas.find([
-        (f"scaling-{kind.value}-{what}", partial(ScalingUnit, spec, kind)) for kind in kinds
-    ])
+    return [
+        [
+            ("register", partial(Registers, False)),
+            ("shadow", partial(Registers, True)),
+            ("output" if integer else "output-fp32", partial(Output, integer)),
+        ],
+        *_edges(spec),
+        [(f"store-{columns}", partial(Store, columns)) for columns in SHARED],
+        [(f"choice-{columns}", partial(Choice, columns)) for columns in SHARED],
+        [
+            (f"scaling-{kind.value}-{what}", partial(ScalingUnit, spec, kind))
+            for kind in _scalings(spec, grouped)
+        ],
+    ]
+
+
+def charge(spec: ProcessingElementSpec, areas: Areas, grouped: bool) -> Charges:
+    """Areas of what an element needs around it; synthesizes what was not before."""
+    common, row, column, stores, choices, units = (
+        areas.find(circuits) for circuits in surroundings(spec, grouped)
+    )
+    register, shadow, output = common
     return Charges(
         register=register / 32,
         shadow_bit=shadow / 32,
@@ -141,7 +164,7 @@ def charge(spec: ProcessingElementSpec, areas: Areas, grouped: bool) -> Charges:
         choice_bit={
             columns: area / CHOICE_BITS for columns, area in zip(SHARED, choices, strict=True)
         },
-        row=sum(edges[: len(row)]),
-        column=sum(edges[len(row) :]),
-        scaling=dict(zip(kinds, units, strict=True)),
+        row=sum(row),
+        column=sum(column),
+        scaling=dict(zip(_scalings(spec, grouped), units, strict=True)),
     )

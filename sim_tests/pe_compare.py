@@ -6,7 +6,7 @@ output-stationary array, all at one clock. Energy: capacitance that the synthesi
 real tensors, scaled so that the FP16 element has its published energy; memories published (CACTI).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from hw.spec.errors import CheckFailed
 from hw.spec.processing_element import Operand, ProcessingElementSpec
 from sim_tests.gate_netlist import GateNetlist
 from sim_tests.liberty import Library
-from sim_tests.pe_charges import Areas, charge
+from sim_tests.pe_charges import Areas, charge, surroundings
 from sim_tests.pe_design import STORED_BITS, Candidate, Design
 from sim_tests.pe_family import Family
 from sim_tests.pe_tensors import quantize, real_tensors, signal_to_noise
 
-__all__ = ["candidate", "evaluate", "picojoules"]
+__all__ = ["candidate", "evaluate", "group_of", "picojoules", "synthesize_surroundings"]
 
 FP16_PICOJOULES = 0.77
 """Of an FP16 MAC in 28 nm; published (BitMoD, HPCA 2025). Fixes the unit of switched capacitance."""
@@ -109,6 +109,21 @@ def _measured(name: str, netlist: str, library: Library) -> tuple[float, float]:
             switched += changes * register.capacitances[register.data]
             switched += 2 * bits * register.capacitances[register.clock]
     return float(switched), signal_to_noise(tensors, quantized)
+
+
+def synthesize_surroundings(
+    specs: Iterable[ProcessingElementSpec],
+    areas: Areas,
+    done: Callable[[int], None] = lambda steps: None,
+) -> None:
+    """Synthesize what elements need around them, on all cores; kept between runs."""
+    circuits = [
+        circuit
+        for spec in specs
+        for part in surroundings(spec, group_of(spec) is not None)
+        for circuit in part
+    ]
+    areas.find(circuits, done)
 
 
 def candidate(name: str, family: Family, areas: Areas) -> Candidate:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from emulator.pe.array_model import Product, total_cycles
+from hw.spec.element_family import element_spec
 from sim_tests.pe_charges import SHARED, Areas, Scaling
-from sim_tests.pe_compare import candidate, evaluate, picojoules
+from sim_tests.pe_compare import candidate, evaluate, picojoules, synthesize_surroundings
 from sim_tests.pe_design import Candidate, Choices, Design, Skew, best_at_area, equal_count
 from sim_tests.pe_family import Family
 from sim_tests.pe_models import model_products
@@ -51,6 +52,7 @@ def compare(family: Family, model: str, tokens: int) -> dict[str, Any]:
     """
     products = model_products(model, tokens)
     areas = Areas(family.library)
+    synthesize_surroundings(map(element_spec, family.elements), areas)
     candidates = {name: candidate(name, family, areas) for name in family.elements}
     unit = picojoules(candidates)
     assert family.baseline is not None

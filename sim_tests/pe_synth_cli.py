@@ -38,7 +38,7 @@ def synth_command(
     library_name: str | None,
     as_json: bool,
 ) -> None:
-    """Area and longest path of every processing element, by Yosys; kept between runs.
+    """Area and longest path of every processing element, by Yosys; kept between runs, with what arrays have around them.
 
     All elements go through one flow: flattened, flip-flops without enable, mapped for area. The longest path
     follows the delay tables of the cells, without wires. Areas compare within one library only. FPGA columns:
@@ -46,6 +46,8 @@ def synth_command(
     blocks of 7 series, which show the packing.
     """
     from hw.spec.element_family import element_spec
+    from sim_tests.pe_charges import Areas
+    from sim_tests.pe_compare import synthesize_surroundings
     from sim_tests.pe_family import synthesize_family
     from sim_tests.pe_libraries import find_library
 
@@ -54,6 +56,8 @@ def synth_command(
     library = find_library(liberty, library_name)
     with progress("synthesis", None) as done:
         family = synthesize_family(library, names, fpga, done)
+        # For `lpu pe compare`, which is quick then.
+        synthesize_surroundings(map(element_spec, family.elements), Areas(library), done)
     rows = family.rows()
     if as_json:
         print_json({
