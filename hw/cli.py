@@ -114,10 +114,11 @@ def _parts(target: str, as_json: bool) -> None:
     from hw.spec.machine import load_machine
 
     spec, board = load_machine(target), load_board(target)
+    family = board.family if board else "xcup"
     with progress("parts", len(design_parts(spec))) as advance:
-        for _ in synthesize_parts(spec):
+        for _ in synthesize_parts(spec, family):
             advance(1)
-    found = design_resources(spec)
+    found = design_resources(spec, family)
     total, available = total_resources(found), board.resources() if board else None
     if as_json:
         rows = [
@@ -134,7 +135,7 @@ def _parts(target: str, as_json: bool) -> None:
     if board and available:
         rows.append([board.part, None, *(available[k] for k in KINDS), "published"])
     print_table(
-        f"{spec.name}: resources of its parts on UltraScale+, each by itself",
+        f"{spec.name}: resources of its parts ({family}), each by itself",
         ["part", "instances", *KINDS, "origin"],
         rows,
     )

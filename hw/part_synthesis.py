@@ -29,11 +29,13 @@ from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.output import atomic_write
 from hw.synthesis import Resources, synthesize_flat
+from hw.synthesis_ecp5 import synthesize_ecp5
 from hw.verilog import PREFIX, convert
 
 __all__ = ["synthesize_parts"]
 
-FAMILY = "xcup"
+_CHOICE = {"xcup": 1, "ecp5": 2}
+"""Lookup tables of a choice of one of four."""
 LARGEST = {"store": 128}
 """Sizes beyond which synthesis takes too long: larger ones are extrapolated from what the table has."""
 
@@ -68,7 +70,9 @@ def _component(part: DesignPart, spec: MachineSpec) -> wiring.Component:
     return _BUILD[part.name](spec)
 
 
-def synthesize_parts(spec: MachineSpec, store: bool = True) -> Iterator[tuple[DesignPart, bool]]:
+def synthesize_parts(
+    spec: MachineSpec, family: str = "xcup", store: bool = True
+) -> Iterator[tuple[DesignPart, bool]]:
     """Bring the table up to date with the parts of a machine; yields each part, and whether it had to be made.
 
     Parts of `LARGEST` that are larger stay out of the table.
@@ -76,31 +80,34 @@ def synthesize_parts(spec: MachineSpec, store: bool = True) -> Iterator[tuple[De
     Parameters
     ----------
     spec : MachineSpec
+    family : str
+        Of the part, see `hw.spec.board.Board`.
     store : bool
         Write each new figure into the table as soon as it is there.
     """
     for part in design_parts(spec):
-        missing = find_part(part, FAMILY) is None and part.size <= LARGEST.get(part.name, part.size)
+        missing = find_part(part, family) is None and part.size <= LARGEST.get(part.name, part.size)
         if missing:
             row = {
-                "family": FAMILY,
+                "family": family,
                 "part": part.name,
                 "shape": list(part.shape),
                 "size": part.size,
             }
-            row |= _resources(part, spec).to_dict()
+            row |= _resources(part, spec, family).to_dict()
             if store:
                 _add(row)
         yield part, missing
 
 
-def _resources(part: DesignPart, spec: MachineSpec) -> Resources:
+def _resources(part: DesignPart, spec: MachineSpec, family: str) -> Resources:
     if part.name == "matrix_align":
         # Registers of two words, and a choice of one of four places for each bit where steps need not begin with a pair.
         word, shifted = part.shape
-        return Resources(ff=16 * word, lut=16 * word if shifted else 0)
+        return Resources(ff=16 * word, lut=_CHOICE[family] * 16 * word if shifted else 0)
     top = PREFIX + part.name
-    return synthesize_flat(convert(_component(part, spec), top), top, unread=("checksum",))
+    make = synthesize_ecp5 if family == "ecp5" else synthesize_flat
+    return make(convert(_component(part, spec), top), top, unread=("checksum",))
 
 
 def _add(row: dict[str, Any]) -> None:

@@ -155,7 +155,10 @@ def estimate(
         "energy_joules_per_token": None,
         "emulation_seconds": run.seconds,
         "memory_bytes": plan.memory.used * machine.word_bytes * machine.cores,
-        "fitted_parameters": [ENERGY_FITTED, *(f"{machine.name}: {name}" for name in fitted or {})],
+        "fitted_parameters": [
+            *([ENERGY_FITTED] if _card(board) else []),
+            *(f"{machine.name}: {name}" for name in fitted or {}),
+        ],
     }
     if tokens > 1:
         facts |= _decode_figures(run, prompt_length, tokens, board)
@@ -167,6 +170,11 @@ def estimate(
     if design is not None:
         facts["labels"]["resources"] = design["source"]
     return facts
+
+
+def _card(board: Board | None) -> bool:
+    """Whether static power can be about that of the card it was fitted on; a small part's is not known."""
+    return board is None or board.family == "xcup"
 
 
 def _decode_figures(run: Run, prompt_length: int, tokens: int, board: Board | None) -> dict[str, Any]:  # fmt: skip
@@ -187,7 +195,7 @@ def _decode_figures(run: Run, prompt_length: int, tokens: int, board: Board | No
         "compute_fraction": _macs(run.plan) * steps * machine.matrix_columns / (cycles * _peak_macs(machine)),
         "bytes_per_token": moved / steps,
         "useful_bytes_per_token": useful / steps,
-        "energy_joules_per_token": joules(machine, decode, cycles) / steps,
+        "energy_joules_per_token": joules(machine, decode, cycles) / steps if _card(board) else None,
     }  # fmt: skip
 
 

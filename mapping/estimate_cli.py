@@ -50,8 +50,8 @@ def print_estimate(facts: dict[str, Any], fitted: dict[str, str]) -> None:
     ]
     available = facts.get("resources_available", {})
     for kind, used in facts.get("resources", {}).items():
-        share = used / available[kind]
-        text = f"{used:,} of {available[kind]:,} ({share:.0%})"
+        share = f" ({used / available[kind]:.0%})" if available[kind] else ""
+        text = f"{used:,} of {available[kind]:,}{share}"
         rows.append([kind.upper(), text, f"{labels['resources']}; board: published"])
     for name in facts["fitted_parameters"]:
         why = fitted.get(name.partition(": ")[2], "to 45 W of FlightLLM on the U280")

