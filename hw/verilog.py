@@ -66,7 +66,9 @@ def _to_rtlil(component: Any, name: str, library: Library) -> tuple[str, dict[st
     return text, _kinds(design)
 
 
-def generate_verilog(spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> str:
+def generate_verilog(
+    spec: MachineSpec, trace: bool = False, wires: Wires | None = None, *, vendor: bool = False
+) -> str:
     """Verilog of the whole processor; the top module is `PROCESSOR`.
 
     Parameters
@@ -77,11 +79,13 @@ def generate_verilog(spec: MachineSpec, trace: bool = False, wires: Wires | None
         Adds the ports of the retirement trace.
     wires : Wires or None
         Weights of the machine's hardwired matrices, whose networks are not part of this text (`hw.wires_verilog`).
+    vendor : bool
+        DSP slices (`matrix_element` dsp) are DSP48E2 primitives, and not their behaviour.
     """
     from hw.core.processor import Processor
 
     banner = f"// OpenLPU flight processor, target {spec.name}, machine {spec.hash:08x}\n"
-    return banner + convert(Processor(spec, trace, wires), PROCESSOR)
+    return banner + convert(Processor(spec, trace, wires, vendor=vendor), PROCESSOR)
 
 
 def _kinds(design: Any) -> dict[str, str]:

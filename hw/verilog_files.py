@@ -16,13 +16,17 @@ WIRES_FILE = "lpu_wires.sv"
 
 
 def verilog_files(
-    spec: MachineSpec, wires: Wires | None = None, networks: str = "counts"
+    spec: MachineSpec,
+    wires: Wires | None = None,
+    networks: str = "counts",
+    *,
+    vendor: bool = False,
 ) -> dict[str, str]:
     """Verilog of a machine, `filelist.f`, `summary.json` and `summary.txt`, by file name.
 
-    The networks of hardwired matrices, written as `hw.wires_verilog.NETWORKS` says, are a file of their own.
+    With `vendor` DSP slices are primitives, and not their behaviour. The networks of hardwired matrices, written as `hw.wires_verilog.NETWORKS` says, are a file of their own.
     """
-    verilog = generate_verilog(spec, wires=wires) if wires else generate_verilog(spec)
+    verilog = generate_verilog(spec, wires=wires, vendor=vendor)
     summary = summarize(spec, verilog)
     own = {f"{PROCESSOR}.sv": verilog}
     if wires is not None:

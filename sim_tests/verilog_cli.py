@@ -31,9 +31,20 @@ def verilog_commands() -> list[click.Command]:
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
+@click.option(
+    "--primitives",
+    is_flag=True,
+    help="DSP slices are instances of the vendor's DSP48E2, with the same ports and cycles as the behaviour that the "
+    "bench simulates; for targets with matrix_element dsp.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def verilog_command(
-    target: str | None, program: Path | None, networks: str, output: Path, as_json: bool
+    target: str | None,
+    program: Path | None,
+    networks: str,
+    output: Path,
+    primitives: bool,
+    as_json: bool,
 ) -> None:
     """Write the Verilog of a processor, a file list, a summary, and a bench that checks itself.
 
@@ -50,11 +61,15 @@ def verilog_command(
         raise InputError("--target, --program: expected one of them")
     loaded = None if program is None else load_program(program)
     spec = load_machine(target or "") if loaded is None else loaded.machine
+    if primitives and spec.matrix_element != "dsp":
+        raise InputError(
+            f"target {spec.name}: matrix_element: expected dsp with --primitives, found {spec.matrix_element}"
+        )
     check_output(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: expected a folder, found a file")
     wires = None if loaded is None else loaded.wires
-    files = verilog_files(spec, wires, networks)
+    files = verilog_files(spec, wires, networks, vendor=primitives)
     bench, reason = {}, None
     try:
         bench = bench_files(spec, wires, networks)

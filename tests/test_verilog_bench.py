@@ -119,7 +119,8 @@ def test_a_machine_too_small_for_the_program_is_told_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "hw.verilog_files.generate_verilog", lambda spec: "module lpu_processor();\nendmodule\n"
+        "hw.verilog_files.generate_verilog",
+        lambda spec, **_: "module lpu_processor();\nendmodule\n",
     )
     file = tmp_path / "few.yaml"
     text = (Path(lpu.__file__).parent / "hw" / "targets" / "tiny.yaml").read_text()
@@ -142,3 +143,10 @@ def test_an_output_that_is_a_file_is_refused(
     assert lpu.main(["verilog", "--target", "tiny", "-o", str(file)]) == 2
     assert "expected a folder" in capsys.readouterr().err
     assert file.read_text() == "mine"
+
+
+def test_primitives_need_slices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "tiny")
+    assert lpu.main(["verilog", "--target", "tiny", "--primitives", "-o", output]) == 2
+    assert "expected dsp with --primitives" in capsys.readouterr().err.replace("\n", " ")
+    assert not Path(output).exists()

@@ -74,38 +74,54 @@ class Core(wiring.Component):
         Whether `retirement` reports every retirement; otherwise it stays 0 and costs nothing.
     wires : Wires, optional
         Matrices in wires, where the machine has them.
+    vendor : bool
+        DSP slices are primitives, for vendor tools, and not their behaviour.
 
     Members
     -------
     See `core_signature`.
     """
 
-    def __init__(self, spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        trace: bool = False,
+        wires: Wires | None = None,
+        *,
+        vendor: bool = False,
+    ) -> None:
         self.spec = spec
         self.trace = trace
         self.wires = wires
+        self.vendor = vendor
         super().__init__(core_signature(spec))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        add_core(m, self, self.spec, self.trace, self.wires)
+        add_core(m, self, self.spec, self.trace, self.wires, vendor=self.vendor)
         return m
 
 
 def add_core(
-    m: Module, core: Any, spec: MachineSpec, trace: bool, wires: Wires | None = None
+    m: Module,
+    core: Any,
+    spec: MachineSpec,
+    trace: bool,
+    wires: Wires | None = None,
+    *,
+    vendor: bool = False,
 ) -> None:
     """Add a core to a module that may hold more: one core alone needs no level of the hierarchy for it.
 
     Parameters
     ----------
     core : interface of `core_signature(spec)`
-    spec, trace, wires
+    spec, trace, wires, vendor
         See `Core`.
     """
     command, status = core.command, core.status
     m.submodules.tokens = tokens = Tokens()
-    engine: Any = MatrixEngine(spec, wires=wires)
+    engine: Any = MatrixEngine(spec, vendor=vendor, wires=wires)
     m.submodules.load = load = LoadUnit(spec)
     m.submodules.store = store = StoreUnit(spec)
     m.submodules.matrix = matrix = engine

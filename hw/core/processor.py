@@ -64,6 +64,8 @@ class Processor(wiring.Component):
         Adds the retirement trace as ports, for simulation.
     wires : Wires or None
         Weights of the machine's hardwired matrices; their networks are modules of their own (`hw.wires_verilog`).
+    vendor : bool
+        DSP slices are primitives, for vendor tools, and not their behaviour; nothing else differs.
 
     Members
     -------
@@ -82,10 +84,18 @@ class Processor(wiring.Component):
     irq: Value
     trace_start: Value
 
-    def __init__(self, spec: MachineSpec, trace: bool = False, wires: Wires | None = None) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        trace: bool = False,
+        wires: Wires | None = None,
+        *,
+        vendor: bool = False,
+    ) -> None:
         self.spec = spec
         self.trace = trace
         self.wires = wires
+        self.vendor = vendor
         members = {name: member for name, (_, member) in control_ports().items()}
         for number in range(spec.cores * spec.channels):
             members |= {name: member for name, (_, member) in memory_ports(spec, number).items()}
@@ -102,9 +112,11 @@ class Processor(wiring.Component):
         cores: list[Any]
         if spec.cores == 1:
             cores = [core_signature(spec).create(path=("core",))]
-            add_core(m, cores[0], spec, self.trace, self.wires)
+            add_core(m, cores[0], spec, self.trace, self.wires, vendor=self.vendor)
         else:
-            cores = [Core(spec, self.trace, self.wires) for _ in range(spec.cores)]
+            cores = [
+                Core(spec, self.trace, self.wires, vendor=self.vendor) for _ in range(spec.cores)
+            ]
             for number, core in enumerate(cores):
                 rows = spec.cores * spec.matrix_rows
                 m.submodules[f"core{number}"] = repeated(core, platform, rows)

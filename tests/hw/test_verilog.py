@@ -1,5 +1,6 @@
 """The generated Verilog: names, sharing of modules, memories with contents, lint."""
 
+import dataclasses
 import functools
 import re
 import subprocess
@@ -9,6 +10,7 @@ from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal, Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.core.matrix_element import rows_together
 from hw.core.tokens import Tokens
 from hw.sharing import MANY, repeated
 from hw.spec.instructions import Unit
@@ -216,3 +218,27 @@ def test_components_of_other_parameters_are_other_modules() -> None:
     assert Counted.elaborated == 2
     assert len(re.findall(r"^module lpu_counted", text, re.MULTILINE)) == 2
     assert len(re.findall(r"^  lpu_counted\w* w[48]_\d+ \($", text, re.MULTILINE)) == 2 * MANY
+
+
+@pytest.mark.parametrize("columns, sparse", [(1, 0), (2, 1)])
+def test_slices_are_primitives_or_behaviour_behind_the_same_ports(
+    columns: int, sparse: int
+) -> None:
+    spec = dataclasses.replace(
+        load_machine("tiny"), matrix_element="dsp", matrix_columns=columns, sparse=sparse
+    )
+    behaviour, primitives = generate_verilog(spec), generate_verilog(spec, vendor=True)
+    slices = r"^  DSP48E2 #\("
+    assert not re.findall(slices, behaviour, re.MULTILINE)
+    assert re.findall(slices, primitives, re.MULTILINE)
+    inside = re.compile(r"^module lpu_dsp48_e2\w*\(.*?^endmodule", re.MULTILINE | re.DOTALL)
+    # Each slice's module holds the primitive and nothing that computes; there are as many as of the behaviour.
+    wrappers = inside.findall(primitives)
+    assert wrappers and all("DSP48E2 #(" in text for text in wrappers)
+    assert not any(" * " in text or "always" in text for text in wrappers)
+    ours, theirs = summarize(spec, behaviour), summarize(spec, primitives)
+    assert ours["ports"] == theirs["ports"]
+    assert ours["modules"] == theirs["modules"]
+    rows = spec.matrix_rows // rows_together(spec)
+    counts = [count for name, count in theirs["modules"].items() if "dsp48" in name]
+    assert sum(counts) == 8 * rows
