@@ -85,7 +85,7 @@ def test_every_target_has_a_small_bench(target: str, monkeypatch: pytest.MonkeyP
     assert files["expected_results.txt"].count("\n") == reads == (9 + 2 * len(counters(spec.cores)))
 
 
-@pytest.mark.slow  # six minutes and 8 GB, most of both in Verilator
+@pytest.mark.slow  # five minutes and 4 GB, most of both in Verilator
 def test_a_whole_board_is_written_and_passes_lint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
