@@ -63,15 +63,21 @@ def exact_loss(
     machine = Machine(program, check=False, trace=False)
     vocabulary = program.information["vocabulary_size"]
     first = program.information["logits"]
-    rows = -(-vocabulary // program.machine.lanes)
+    part = -(-vocabulary // program.machine.cores)
+    rows = -(-part // program.machine.lanes)
 
     def losses(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         logits = np.empty((len(inputs), vocabulary))
         forced = [int(token) for token in (*inputs[1:], targets[-1])]
         steps = machine.steps([int(inputs[0])], len(inputs), forced=forced)
-        for step, state in enumerate(steps):
+        for step, _ in enumerate(steps):
             if step:
-                logits[step - 1] = state.result[first : first + rows].reshape(-1)[:vocabulary]
+                # Of the output head a core has every `cores`-th row.
+                parts = [
+                    state.result[first : first + rows].reshape(-1)[:part]
+                    for state in machine.states
+                ]
+                logits[step - 1] = np.stack(parts, axis=1).reshape(-1)[:vocabulary]
         return negative_log_likelihood(logits, targets)
 
     return evaluate_losses(ids, losses, context_length=context, limit=limit, progress=progress)
