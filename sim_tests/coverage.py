@@ -1,26 +1,17 @@
 """What a set of programs has exercised, in named bins; computed from programs, retirements and bursts."""
 
 import enum
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from emulator import memory as timing_model
-from emulator import sequencer
 from emulator.timing import (
-    BURST_ACCEPTED,
-    BURST_BEATS,
-    BURST_COMPLETE,
-    BURST_IS_WRITE,
-    BURST_WORD,
     RECORD_END,
     RECORD_PC,
     RECORD_TAKEN,
     RECORD_WAIT_FROM,
 )
-from emulator.units.matrix_check import step_format
 from hw.spec.functions import Function
 from hw.spec.instructions import (
     LOOP_DEPTH,
@@ -38,8 +29,10 @@ from hw.spec.instructions import (
 )
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
-from hw.spec.weight_format import StepFormat
-from sim_tests.exactness import Expectation, entries_of
+from sim_tests.coverage_memory import MEMORY_BINS, cover_memory
+from sim_tests.coverage_rings import cover_rings, format_bin
+from sim_tests.coverage_walk import walk
+from sim_tests.exactness import Expectation
 from sim_tests.fuzz_case import FuzzCase
 from sim_tests.instruction_text import evaluate_count
 
@@ -127,7 +120,7 @@ def all_bins(spec: MachineSpec) -> set[str]:
         for w in (0, 1)
         for what in ("row hit", "row miss", "row conflict")
     }
-    bins |= {f"memory {what}" for what in _MEMORY}
+    bins |= {f"memory {what}" for what in MEMORY_BINS}
     bins |= {f"{unit} queue {how}" for unit in ("LD", "ST") for how in ("full", "empty")}
     bins |= {
         f"{ring} ring {how}" for ring in ("stream", "scale") for how in ("wraps", "full", "empty")
@@ -146,28 +139,9 @@ def all_bins(spec: MachineSpec) -> set[str]:
         "MPE chain of 2 or more",
     }
     bins |= {"SFU several rows", "SFU length no multiple of the lanes", "SFU in place"}
-    bins |= {_format_bin(step) for step in spec.step_formats}
+    bins |= {format_bin(step) for step in spec.step_formats}
     bins |= {"end by steps", "end by stop token"}
     return bins
-
-
-def _format_bin(step: StepFormat) -> str:
-    kept = f", {step.kept} of 16" if step.kept else ""
-    return f"MPE {step.weight.name}{kept}{' by bitmap' if step.bitmap else ''}"
-
-
-_MEMORY = (
-    "turnaround to write",
-    "turnaround to read",
-    "refresh inside a read",
-    "refresh inside a write",
-    "refresh before a burst",
-    "refresh while idle",
-    "random access",
-    "write wins over read",
-    "beats slower than cycles",
-    "address wraps",
-)
 
 
 def cover(case: FuzzCase, expected: Expectation) -> Bins:
@@ -177,8 +151,8 @@ def cover(case: FuzzCase, expected: Expectation) -> Bins:
     for unit in Unit:
         _cover_unit(bins, program, expected, unit)
     _cover_tokens(bins, program, expected)
-    _cover_memory(bins, program.machine, expected)
-    _cover_rings(bins, program, expected)
+    cover_memory(bins, program.machine, expected)
+    cover_rings(bins, program, expected)
     _cover_overlap(bins, expected)
     if len(expected.tokens) > len(case.request.prompt):
         early = expected.end_position < case.request.steps
@@ -195,9 +169,6 @@ def report(bins: Mapping[str, int], spec: MachineSpec) -> str:
     ]
     missing = sum(not bins.get(name) for name in wanted)
     return "\n".join([f"{len(wanted) - missing} of {len(wanted)} bins", *lines])
-
-
-# ---------------------------------------------------------------------------------- instructions
 
 
 def _cover_unit(bins: Bins, program: Program, expected: Expectation, unit: Unit) -> None:
@@ -284,70 +255,6 @@ def _cover_count(
     bins[f"{unit.name} {name} capped"] += value > fields[f"{name}_cap"]
 
 
-class Walked:
-    """One executed instruction: fields, loop indices, POSITION, open loops, and whether a branch was taken."""
-
-    def __init__(
-        self, fields: dict[str, int], indices: list[int], position: int, depth: int, taken: bool
-    ) -> None:
-        self.fields = fields
-        self.indices = indices
-        self.position = position
-        self.depth = depth
-        self.taken = taken
-
-
-def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked]:
-    """Every instruction that a sequencer executes, control instructions too, in order.
-
-    A plain interpreter of `docs/isa.md`; the emulator's entries do not show control instructions.
-    """
-    words = program.instructions.get(unit, [])
-    decoded: dict[int, dict[str, int]] = {}
-    request = expected.request
-    registers = {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
-    registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
-    pc = position = 0
-    loops: list[list[int]] = []
-    while True:
-        fields = decoded.get(pc)
-        if fields is None:
-            fields = decoded[pc] = decode(unit, words[pc])
-        opcode = Opcode(fields["opcode"])
-        indices = [loop[0] for loop in loops] + [0] * (LOOP_DEPTH - len(loops))
-        registers[Register.POSITION] = position
-        taken = opcode == Opcode.BRANCH and (
-            fields["condition"] == Condition.ALWAYS
-            or (fields["condition"] == Condition.PREFILL and position + 1 < len(request.prompt))
-            or (fields["condition"] == Condition.END and position >= expected.end_position)
-        )
-        yield Walked(fields, indices, position, len(loops), taken)
-        pc += 1
-        if opcode == Opcode.HALT:
-            return
-        if opcode == Opcode.INCREMENT:
-            count = evaluate_count(fields, "count", indices, registers)
-            position += -count if fields["backward"] else count
-        elif opcode == Opcode.LOOP:
-            rounds = evaluate_count(fields, "count", indices, registers)
-            if rounds:
-                loops.append([0, rounds])
-            else:
-                pc = fields["target"]
-        elif opcode == Opcode.END_LOOP:
-            loops[-1][0] += 1
-            if loops[-1][0] < loops[-1][1]:
-                pc = fields["target"]
-            else:
-                loops.pop()
-        elif taken:
-            pc = fields["target"]
-            del loops[len(loops) - fields["close"] :]
-
-
-# ---------------------------------------------------------------------------------------- events
-
-
 def _cover_tokens(bins: Bins, program: Program, expected: Expectation) -> None:
     """Who waits for whom, and how many tokens are under way at most."""
     moves: dict[tuple[Unit, Unit], list[tuple[int, int]]] = {}
@@ -382,149 +289,6 @@ def _mask_shifts(unit: Unit) -> tuple[int, int]:
         shifts[field.name] = at
         at += field.width
     return shifts["wait"], shifts["signal"]
-
-
-def _cover_memory(bins: Bins, spec: MachineSpec, expected: Expectation) -> None:
-    """Replays the bursts on the memory model and looks at its state before and after each."""
-    state = timing_model.memory_state(spec.memory)
-    bursts = expected.timing.bursts
-    if len(bursts) and spec.memory.beat_numerator < spec.memory.beat_denominator:
-        bins["memory beats slower than cycles"] += 1
-    random = _random_bursts(expected, spec)
-    ends: dict[int, list[int]] = {0: [], 1: []}
-    limits = (spec.read_outstanding, spec.write_outstanding)
-    columns = [BURST_ACCEPTED, BURST_COMPLETE, BURST_WORD, BURST_BEATS, BURST_IS_WRITE]
-    for number, (accepted, complete, word, beats, write) in enumerate(bursts[:, columns].tolist()):
-        refreshed = state[timing_model.NEXT_REFRESH]
-        idle = state[timing_model.BUS_FREE] < refreshed * state[timing_model.NUMERATOR]
-        timing_model.refresh_until(state, accepted)
-        bins["memory refresh while idle"] += bool(
-            state[timing_model.NEXT_REFRESH] != refreshed and idle
-        )
-        kind = "write" if write else "read"
-        if random[number]:
-            bins["memory random access"] += 1
-        else:
-            row = word // spec.memory.row_words
-            at = timing_model.FIRST_BANK + timing_model.BANK_ENTRIES * (row % spec.memory.banks)
-            found = state[at + timing_model.OPEN_ROW]
-            hit = found == row // spec.memory.banks
-            bins[f"memory {kind} row {'hit' if hit else 'miss' if found < 0 else 'conflict'}"] += 1
-        bins[f"memory turnaround to {kind}"] += bool(state[timing_model.WRITING] != write)
-        before = state[timing_model.NEXT_REFRESH]
-        if write:
-            timing_model.accept_write(state, accepted, word, beats)
-        else:
-            timing_model.accept_read(state, accepted, word, beats, random[number])
-        if state[timing_model.NEXT_REFRESH] != before:
-            inside = state[timing_model.BOUNDARY] >= 0
-            bins[
-                f"memory refresh inside a {kind}" if inside else "memory refresh before a burst"
-            ] += 1
-        bins["memory address wraps"] += word >= spec.memory.words
-        unit = "ST" if write else "LD"
-        done = ends[write]
-        under_way = sum(end >= accepted for end in done[-limits[write] :])
-        bins[f"{unit} queue empty"] += under_way == 0
-        if len(done) >= limits[write] and done[-limits[write]] + 1 == accepted:
-            bins[f"{unit} queue full"] += 1
-        done.append(complete)
-    _cover_bursts_of_units(bins, expected, spec)
-
-
-def _random_bursts(expected: Expectation, spec: MachineSpec) -> list[int]:
-    """Whether each burst belongs to a load whose address counts as random."""
-    flags: list[int] = []
-    loads = iter(_loads(expected))
-    left = flag = 0
-    for beats, write in expected.timing.bursts[:, [BURST_BEATS, BURST_IS_WRITE]].tolist():
-        if write:
-            flags.append(0)
-            continue
-        if left == 0:
-            left, flag = next(loads)
-        left -= beats
-        flags.append(flag)
-    return flags
-
-
-def _loads(expected: Expectation) -> Iterator[tuple[int, int]]:
-    """Words and random flag of every load, in order."""
-    program = expected.program
-    words = program.instructions.get(Unit.LD, [])
-    for entry in entries_of(program, Unit.LD, expected.request, expected.end_position):
-        fields = decode(Unit.LD, words[entry[sequencer.PC]])
-        if fields["opcode"] == Opcode.EXECUTE:
-            yield int(entry[sequencer.COUNTS]), fields["random"]
-
-
-def _cover_bursts_of_units(bins: Bins, expected: Expectation, spec: MachineSpec) -> None:
-    """Several bursts an instruction, and reads that lost against a write."""
-    bursts = expected.timing.bursts
-    writes = set(bursts[bursts[:, BURST_IS_WRITE] == 1, BURST_ACCEPTED].tolist())
-    for write, unit in ((0, Unit.LD), (1, Unit.ST)):
-        accepted = bursts[bursts[:, BURST_IS_WRITE] == write, BURST_ACCEPTED]
-        issues = expected.trace[unit]["issue"]
-        for issue, following in itertools.pairwise([*issues.tolist(), expected.cycles]):
-            between = accepted[(accepted > issue) & (accepted <= following)]
-            bins[f"{unit.name} several bursts"] += len(between) > 1
-            if write == 0 and len(between) and issue + 1 < between[0]:
-                bins["memory write wins over read"] += (
-                    between[0] - 1 in writes and issue + 1 <= between[0] - 1
-                )
-
-
-def _cover_rings(bins: Bins, program: Program, expected: Expectation) -> None:
-    """Fill of the rings over time, by the ends of loads and of popping MPE instructions."""
-    spec = program.machine
-    depths = {"stream": spec.stream_words, "scale": spec.scale_words}
-    changes: dict[str, list[tuple[int, int]]] = {"stream": [], "scale": []}
-    words = program.instructions.get(Unit.LD, [])
-    records = expected.timing.records
-    entries = entries_of(program, Unit.LD, expected.request, expected.end_position)
-    for entry, record in zip(entries, records[Unit.LD], strict=True):
-        fields = decode(Unit.LD, words[entry[sequencer.PC]])
-        if fields["opcode"] == Opcode.EXECUTE and fields["destination"] != Destination.INPUT:
-            ring = Destination(fields["destination"]).name.lower()
-            changes[ring].append((int(record[RECORD_END]), int(entry[sequencer.COUNTS])))
-    words = program.instructions.get(Unit.MPE, [])
-    chain = 0
-    entries = entries_of(program, Unit.MPE, expected.request, expected.end_position)
-    for entry, record in zip(entries, records[Unit.MPE], strict=True):
-        fields = decode(Unit.MPE, words[entry[sequencer.PC]])
-        if fields["opcode"] != Opcode.EXECUTE:
-            continue
-        counts = entry[sequencer.COUNTS : sequencer.COUNTS + 3]
-        blocks, steps, vectors = (int(v) for v in counts)
-        step = step_format(fields)
-        bins[_format_bin(step)] += 1
-        bins["MPE several vectors"] += vectors > 1
-        bins["MPE several blocks"] += blocks > 1
-        bins["MPE drain longer than steps"] += steps < spec.drain_cycles
-        bins["MPE steps longer than drain"] += steps > spec.drain_cycles
-        chain = 1 if fields["first"] else chain + 1
-        bins["MPE chain of 2 or more"] += chain >= 2
-        if fields["pop"]:
-            taken = blocks * step.block_words(steps)
-            changes["stream"].append((int(record[RECORD_END]), -taken))
-            if fields["scaled"]:
-                changes["scale"].append((
-                    int(record[RECORD_END]),
-                    -(blocks * steps // fields["group_steps"]),
-                ))
-    for ring, events in changes.items():
-        loaded = sum(change for _, change in events if change > 0)
-        bins[f"{ring} ring wraps"] += loaded > depths[ring]
-        fill = np.cumsum([change for _, change in sorted(events)])
-        bins[f"{ring} ring full"] += int(np.sum(fill == depths[ring]))
-        bins[f"{ring} ring empty"] += int(np.sum(fill == 0))
-    words = program.instructions.get(Unit.SFU, [])
-    for entry in entries_of(program, Unit.SFU, expected.request, expected.end_position):
-        if words[entry[sequencer.PC]] & 0xF == Opcode.EXECUTE:
-            bins["SFU several rows"] += entry[sequencer.COUNTS] > 1
-            bins["SFU length no multiple of the lanes"] += (
-                entry[sequencer.COUNTS + 1] % spec.lanes != 0
-            )
 
 
 def _cover_overlap(bins: Bins, expected: Expectation) -> None:
