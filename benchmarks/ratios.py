@@ -12,7 +12,7 @@ from emulator.console import print_json, print_table
 from emulator.machine import Machine
 from emulator.report import bandwidth_cycles
 from emulator.timing import TimingEngine
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_model
 from mapping.frontend.model import list_models, load_model

@@ -115,7 +115,7 @@ def run_command(
 
 def _load(path: Path, target: str | None) -> "Program":
     """A program, on its own machine or on another target of the same geometry."""
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from hw.spec.program import load_program
 
     if target is None:

@@ -38,7 +38,7 @@ def synth_command(
     itself and counted as often as it is there. Clocks are those of an ECP5-85 of speed grade 6 by
     nextpnr, with inferred multipliers and with the part's own. Results are kept between runs.
     """
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from hw.synthesis_report import SynthesisReport
     from hw.tools import tool_version
 
@@ -111,7 +111,7 @@ def _parts(target: str, as_json: bool) -> None:
     from hw.part_synthesis import synthesize_parts
     from hw.spec.board import KINDS, load_board
     from hw.spec.design import design_parts, design_resources, total_resources
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
 
     spec, board = load_machine(target), load_board(target)
     family = board.family if board else "xcup"

@@ -51,7 +51,7 @@ def compile_command(
     as_json: bool,
 ) -> None:
     """Compile MODEL (a folder or a known name) into one program file."""
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from hw.spec.output import check_output
     from mapping.compiler import compile_to_file, plan_model
     from mapping.frontend.model import load_model
@@ -122,7 +122,7 @@ def eval_command(
     """
     import math
 
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from mapping.baseline import trigram_loss
     from mapping.compiler import compile_model, plan_model
     from mapping.estimate import weight_bits_per_parameter
@@ -228,8 +228,9 @@ def graph_command(model: str, output: Path | None) -> None:
 @json_option
 def list_command(what: str | None, template: bool, as_json: bool) -> None:
     """List bundled targets (processors and systolic arrays), models and recipes."""
-    from hw.spec.machine import TARGETS, list_targets, load_machine
+    from hw.spec.machine_file import load_machine
     from hw.spec.systolic_target import FAMILY, load_systolic
+    from hw.spec.targets import TARGETS, list_targets
     from mapping.frontend.model import list_models
     from mapping.recipe import list_recipes
 

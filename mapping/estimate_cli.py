@@ -25,7 +25,7 @@ def estimate_command(
     Of a target that is a board, the resources of the design are compared with the board's; what does not fit is refused.
     """
     from hw.spec.board import load_board, load_fitted
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from mapping.estimate import estimate
     from mapping.frontend.model import load_model
 

@@ -22,7 +22,7 @@ def lengths_command(
     The program of a length has no loops and no run-time registers, as in FlightLLM's instruction set; its instructions are
     those that the one program executes at that length. Buckets are FlightLLM's: 128 tokens of a prompt, 16 of a context.
     """
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from mapping.frontend.model import load_model
     from mapping.lengths import DECODE_BUCKET, PREFILL_BUCKET, PUBLISHED, compare_lengths
 

@@ -14,7 +14,7 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 from hw.spec.instructions import Unit, instruction_bits
-from hw.spec.machine import machine_from_dict
+from hw.spec.machine_file import machine_from_dict
 from hw.spec.registers import CORE_COUNTERS, STOP_TOKENS, ControlRegister, Counter, ErrorCode
 from sim_tests.streams import parameters, seed
 

@@ -13,7 +13,8 @@ from emulator.state import MachineState
 from emulator.units import load
 from hw.spec.instructions import ADDRESS_BITS, Destination, Unit
 from hw.spec.latency import LOAD_CYCLES
-from hw.spec.machine import MachineSpec, machine_from_dict
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import machine_from_dict
 from sim_tests.memory_agents import Instructions, channel_words, drive_timing, fill, random_memory
 from sim_tests.slow_memory import SlowReads
 from sim_tests.streams import Bench, parameters, seed

@@ -15,7 +15,8 @@ from emulator.units.wires import is_wired
 from hw.spec.instructions import Unit, operation_fields
 from hw.spec.latency import matrix_cycles, wired_cycles
 from hw.spec.layout import pack_weights
-from hw.spec.machine import MachineSpec, machine_from_dict
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import machine_from_dict
 from hw.spec.weight_format import BLOCK_ELEMENTS, KEPT, WIRES, StepFormat, WeightFormat
 from sim_tests.streams import FLOWING, PACES, Bench, Pace, parameters, seed
 from sim_tests.wired_example import example_wires

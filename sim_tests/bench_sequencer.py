@@ -16,7 +16,7 @@ from hw.spec.instructions import (
     instruction_bits,
 )
 from hw.spec.latency import CONTROL_CYCLES, EVALUATE_CYCLES, FETCH_CYCLES
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from sim_tests.bench import layout_fields
 from sim_tests.packing import unpack
 from sim_tests.sequencer_model import Context, State, control, operation, random_program

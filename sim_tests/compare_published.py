@@ -6,7 +6,7 @@ from typing import Any
 
 from emulator.published import FAR, FIGURES, MODEL, Figure
 from hw.spec.board import load_board, load_fitted
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.estimate import LABELS, estimate
 from mapping.frontend.model import load_model
 from mapping.recipe import load_recipe

@@ -19,7 +19,8 @@ from emulator.run import Generation
 from emulator.text import ProgramText
 from hw.spec.board import load_board
 from hw.spec.errors import CheckFailed, InputError
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from hw.spec.output import atomic_write, check_output
 from hw.spec.program import Program, save_program
 from mapping.compiler import compile_model

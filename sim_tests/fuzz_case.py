@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw.spec.errors import InputError
-from hw.spec.machine import MachineSpec, MemorySpec, check_machine, load_machine
+from hw.spec.machine import MachineSpec, MemorySpec
+from hw.spec.machine_file import load_machine
+from hw.spec.machine_limits import check_machine
 from hw.spec.program import Program
 from hw.spec.weight_format import WeightFormat
 from sim_tests.exactness import Request

@@ -33,7 +33,7 @@ def drive_timing(dut: Any, spec: MemorySpec) -> None:
 
 
 def random_memory(rng: random.Random, words: int, burst_beats: int, outstanding: int) -> MemorySpec:
-    """Timing drawn at random, with refreshes as frequent as `hw.spec.machine.check_machine` allows."""
+    """Timing drawn at random, with refreshes as frequent as `hw.spec.machine_limits` allows."""
     denominator = rng.choice([1, 1, 2, 3, 7, 16, 1000])
     numerator = rng.randint(-(-denominator // 4), denominator)
     latency, activate = rng.randint(2, 40), rng.choice([0, 1, 5, 20])

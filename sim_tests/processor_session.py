@@ -17,7 +17,8 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRamRead, AxiRamW
 
 from hw.core.sequencer import trace_layout
 from hw.spec.instructions import LOOP_DEPTH, Unit, instruction_bits
-from hw.spec.machine import MachineSpec, machine_from_dict
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import machine_from_dict
 from hw.spec.registers import ControlRegister, counters
 from sim_tests.streams import parameters, seed
 

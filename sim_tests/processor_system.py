@@ -12,7 +12,9 @@ from amaranth.lib.wiring import In, Out
 from hw.core.processor import Processor, control_ports, memory_ports, trace_ports
 from hw.core.sequencer import trace_layout
 from hw.spec.instructions import Unit
-from hw.spec.machine import MachineSpec, check_machine, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
+from hw.spec.machine_limits import check_machine
 from hw.verilog import convert
 from sim_tests import toolchain
 from sim_tests.simulate import HARDWARE_SOURCES

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from hw.core.control import Control
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.verilog import convert
 from sim_tests.bench import run_bench
 

@@ -12,7 +12,7 @@ from emulator.machine import Machine
 from emulator.timing import TimingEngine
 from hw.host import load_script, run_script, timing_script
 from hw.spec.instructions import Opcode, Unit, decode
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.registers import ErrorCode
 from mapping.compiler import compile_model
 from mapping.frontend.model import load_model

@@ -8,7 +8,8 @@ import pytest
 
 from emulator import sequencer
 from hw.spec.instructions import LOOP_DEPTH, Opcode, Pattern, Register, Unit, decode
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from hw.spec.weight_format import KEPT, StepFormat, WeightFormat
 from mapping.compiler import compile_instructions, compile_model, plan_model

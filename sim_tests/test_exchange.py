@@ -12,7 +12,8 @@ from amaranth.lib.wiring import In, Out
 from hw.core.exchange import Exchange, TokenChoice, received_layout, sent_layout
 from hw.core.system import TOKEN_BITS
 from hw.core.vector_reduce import INDEX_BITS, KEY_BITS
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from hw.verilog import convert
 from sim_tests.bench import run_bench
 

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from hw.core.load import LoadUnit
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from sim_tests.bench import run_bench, to_verilog
 from sim_tests.memory_system import LoadSystem, system_verilog
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from hw.core.matrix import MatrixEngine
-from hw.spec.machine import MachineSpec, check_machine, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
+from hw.spec.machine_limits import check_machine
 from hw.spec.weight_format import WeightFormat
 from hw.spec.wires import Wires
 from hw.verilog import convert

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.spec.machine import MachineSpec, MemorySpec, check_machine, load_machine
+from hw.spec.machine import MachineSpec, MemorySpec
+from hw.spec.machine_file import load_machine
+from hw.spec.machine_limits import check_machine
 from hw.spec.program import Program
 from mapping.checkpoint import choose_recipe
 from mapping.compiler import compile_model

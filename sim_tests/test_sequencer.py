@@ -4,7 +4,7 @@ import pytest
 
 from hw.core.sequencer import Sequencer
 from hw.spec.instructions import Unit
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.verilog import convert
 from sim_tests.bench import run_bench
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from sim_tests.exactness import Request, compare, expect
 from sim_tests.simulate import simulate, simulation_netlist
 from sim_tests.token_program import TokenProgram

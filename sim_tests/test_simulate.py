@@ -10,7 +10,7 @@ import pytest
 from emulator.timing import RECORD_END, RECORD_ISSUE, RECORD_PC, TimingEngine
 from hw.spec.errors import InputError
 from hw.spec.instructions import Opcode, Unit, encode
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
 from sim_tests import wave_view

@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In
 
 from hw.core.system import TOKEN_BITS, SystemUnit
 from hw.spec.latency import token_cycles
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from hw.verilog import convert
 from sim_tests.bench import run_bench
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emulator.text import ProgramText
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from hw.spec.wires import WiredMatrix
 from mapping.compiler import compile_model

@@ -14,7 +14,8 @@ from emulator.state import MachineState
 from emulator.units.vector_check import check_fields, check_order
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target, Unit, operation_fields
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 
 __all__ = [
     "Operation",

@@ -51,7 +51,7 @@ def verilog_command(
     Hardware whose weights are wires is that of one model: its program says which.
     """
     from emulator.console import note
-    from hw.spec.machine import load_machine
+    from hw.spec.machine_file import load_machine
     from hw.spec.output import atomic_write, check_output
     from hw.spec.program import load_program
     from hw.verilog_files import verilog_files, write_files

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hw.spec.machine import MachineSpec, check_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_limits import check_machine
 from hw.spec.wires import WiredMatrix, Wires
 
 __all__ = ["example_wires", "with_wires"]

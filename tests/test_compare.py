@@ -9,7 +9,7 @@ import pytest
 import lpu
 from emulator.timing import TimingEngine
 from hw.spec.instructions import Unit
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program, save_program
 from mapping.compiler import compile_model
 from mapping.frontend.model import load_model, synthetic_model

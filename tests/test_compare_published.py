@@ -6,7 +6,7 @@ import pytest
 
 import lpu
 from emulator.published import FIGURES, Figure
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 
 MISSED = {
     ("u280", "share of the multipliers' peak in prefill"),

@@ -10,8 +10,9 @@ import pytest
 
 import lpu
 from hw.core.matrix_element import rows_together
-from hw.spec.machine import list_targets, load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.registers import counters
+from hw.spec.targets import list_targets
 from hw.verilog import LINT_OFF, PROCESSOR
 
 toolchain = pytest.importorskip("sim_tests.toolchain", reason="needs the extra `sim`")

@@ -23,7 +23,8 @@ import numpy as np
 from hw.spec.code_section import pack_code, unpack_code
 from hw.spec.errors import InputError
 from hw.spec.instructions import ENCODING_VERSION, Unit, instruction_bits
-from hw.spec.machine import MachineSpec, machine_from_dict
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import machine_from_dict
 from hw.spec.output import atomic_write
 from hw.spec.wires import Wires
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from hw.spec.machine import TARGETS
+from hw.spec.targets import TARGETS
 
 MODEL = Path(__file__).parent.parent / "mapping" / "fixtures" / "linear_untied_f32"
 

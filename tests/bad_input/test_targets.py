@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hw.spec.machine import MemorySpec, load_machine
+from hw.spec.machine import MemorySpec
+from hw.spec.machine_file import load_machine
 from tests.bad_input.arguments import Refuse, compile_with, write_target
 
 MACHINE_FIELDS = [

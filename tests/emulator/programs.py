@@ -6,7 +6,8 @@ from functools import cache
 import numpy as np
 
 from hw.spec.instructions import Opcode, Unit, encode
-from hw.spec.machine import MachineSpec, MemorySpec, load_machine
+from hw.spec.machine import MachineSpec, MemorySpec
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_model
 from mapping.frontend.config import ModelConfig

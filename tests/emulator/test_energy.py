@@ -7,7 +7,7 @@ import pytest
 from emulator.energy import EVENTS, EnergyCosts, count_events, joules
 from emulator.timing import TimingEngine
 from hw.spec.instructions import Unit
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.compiler import compile_instructions, plan_model
 from mapping.frontend.model import load_model
 from mapping.recipe import load_recipe

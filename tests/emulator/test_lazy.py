@@ -8,7 +8,7 @@ import pytest
 from emulator.lazy import zeros
 from emulator.machine import Machine
 from hw.spec.instructions import Unit
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from tests.emulator.programs import load, mask, program, store, vector
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has such pages")

@@ -15,7 +15,7 @@ from emulator.text import ProgramText, parse_prompt
 from emulator.timing import TimingEngine
 from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program, save_program
 from mapping.compiler import compile_model
 from mapping.frontend.model import load_model

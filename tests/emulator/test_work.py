@@ -12,7 +12,7 @@ from emulator.roofline import Phase, phases, plot_roofline
 from emulator.timing import RECORD_END, RECORD_ISSUE, TimingEngine
 from emulator.work import ISSUING, Work, critical_chain, waits_for, work_table
 from hw.spec.instructions import Opcode, Unit, encode
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_model
 from mapping.frontend.model import load_model

@@ -8,7 +8,7 @@ from hw.part_synthesis import synthesize_parts
 from hw.spec import design
 from hw.spec.board import KINDS
 from hw.spec.design import design_parts, find_part
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.synthesis_ecp5 import CELLS, synthesize_ecp5
 
 

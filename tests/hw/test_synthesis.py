@@ -11,7 +11,7 @@ from hw.clock import clock_of, harness, module_ports
 from hw.components import COMPONENTS, chains_of
 from hw.spec.dsp import Multiplier
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.synthesis import Resources, _by_module, count_cells, synthesize
 from hw.synthesis_report import SynthesisReport
 

@@ -14,7 +14,7 @@ from hw.core.matrix_element import rows_together
 from hw.core.tokens import Tokens
 from hw.sharing import MANY, repeated
 from hw.spec.instructions import Unit
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.verilog import LINT_OFF, PROCESSOR, convert, generate_verilog
 from hw.verilog_files import summarize
 

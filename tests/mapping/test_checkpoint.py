@@ -13,7 +13,8 @@ import lpu
 from emulator.machine import Machine
 from hw.spec.errors import InputError
 from hw.spec.layout import unpack_scales, unpack_weights
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from mapping.checkpoint import RECIPE, choose_recipe
 from mapping.compiler import compile_model, plan_model
 from mapping.export import export_model, is_packed

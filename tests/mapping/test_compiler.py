@@ -14,8 +14,10 @@ from emulator.timing import TimingEngine
 from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.layout import unpack_scales, unpack_weights
-from hw.spec.machine import check_machine, list_targets, load_machine
+from hw.spec.machine_file import load_machine
+from hw.spec.machine_limits import check_machine
 from hw.spec.program import Program
+from hw.spec.targets import list_targets
 from mapping.compiler import assemble, compile_instructions, compile_model, lower, plan_model
 from mapping.frontend.config import FLIGHT_ARCHITECTURES, ModelConfig
 from mapping.frontend.model import KnownModel, Model, list_models, load_model, synthetic_model

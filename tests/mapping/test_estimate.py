@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from hw.spec.board import load_board
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.targets import TARGETS
 from mapping.cli import estimate_command
 from mapping.estimate import LABELS, estimate, streaming_ceiling

@@ -12,7 +12,7 @@ from emulator.machine import Machine
 from hw.spec.code_section import pack_code
 from hw.spec.errors import InputError
 from hw.spec.instructions import Opcode, Unit, decode
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_model
 from mapping.frontend import load_model

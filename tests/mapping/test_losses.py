@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.compiler import compile_model
 from mapping.frontend.model import load_model
 from mapping.losses import exact_loss

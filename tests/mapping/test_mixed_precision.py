@@ -10,7 +10,7 @@ import pytest
 
 import mapping.calibration as calibration
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.calibration import calibration_tokens, input_norms, loss_on
 from mapping.compiler import compile_model, plan_model
 from mapping.estimate import estimate, weight_bits_per_parameter

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.packing import WANTED, compile_folder, write_folder
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import load_program
 from mapping.compiler import compile_model, compile_to_file, plan_model
 from mapping.frontend.model import load_model

@@ -12,7 +12,8 @@ from emulator.report import multiplications
 from emulator.timing import TimingEngine
 from hw.spec.errors import InputError
 from hw.spec.instructions import Opcode, Unit, decode
-from hw.spec.machine import check_machine, load_machine
+from hw.spec.machine_file import load_machine
+from hw.spec.machine_limits import check_machine
 from hw.spec.program import Program, load_program
 from hw.spec.weight_format import WIRES
 from mapping.compiler import compile_instructions, compile_model, plan_model

@@ -11,7 +11,8 @@ from emulator.errors import IllegalInstruction
 from emulator.state import MachineState
 from emulator.units import load, store
 from hw.spec.instructions import Destination, Pattern
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 
 
 @pytest.fixture(params=["tiny", "small", "narrow"])

@@ -14,7 +14,7 @@ from emulator.state import MachineState
 from emulator.units import matrix
 from hw.spec.instructions import Unit, operation_fields
 from hw.spec.layout import pack_weights
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.weight_format import KEPT, StepFormat, WeightFormat
 
 WHOLE = {

@@ -10,7 +10,7 @@ from emulator.state import MachineState
 from emulator.units import vector
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target, Unit, operation_fields
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 
 LOG2_E = 1.4426950408889634
 TOLERANCE = 1e-5

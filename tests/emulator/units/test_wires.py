@@ -13,7 +13,8 @@ from emulator.kernels.wires import wired
 from emulator.state import MachineState
 from emulator.units import matrix
 from hw.spec.instructions import Unit, operation_fields
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from hw.spec.weight_format import WIRES
 from hw.spec.wires import Wires
 from sim_tests.wired_example import with_wires

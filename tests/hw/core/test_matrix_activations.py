@@ -9,7 +9,8 @@ from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from hw.core.matrix_activations import MatrixActivations, MatrixWindow
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 
 CHANNELS = [(1, 2), (4, 8), (8, 16), (16, 32)]
 

@@ -15,7 +15,7 @@ from hw.spec.design import (
     total_resources,
 )
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.targets import list_targets
 
 BOARDS = [name for name in list_targets() if load_board(name) is not None]

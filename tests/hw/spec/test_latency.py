@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from hw.spec import latency
-from hw.spec.machine import MachineSpec, list_targets, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
+from hw.spec.targets import list_targets
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINES = [load_machine(name) for name in list_targets()]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from hw.spec.layout import pack_scales, pack_weights, unpack_scales, unpack_weights
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.weight_format import StepFormat, WeightFormat
 
 SPECS = {

@@ -8,15 +8,10 @@ import pytest
 import yaml
 
 from hw.spec.errors import InputError
-from hw.spec.machine import (
-    TARGETS,
-    MachineSpec,
-    MemorySpec,
-    check_machine,
-    list_targets,
-    load_machine,
-    machine_from_dict,
-)
+from hw.spec.machine import MachineSpec, MemorySpec
+from hw.spec.machine_file import load_machine, machine_from_dict
+from hw.spec.machine_limits import check_machine
+from hw.spec.targets import TARGETS, list_targets
 
 MACHINES = [load_machine(name) for name in list_targets()]
 each_machine = pytest.mark.parametrize("spec", MACHINES, ids=lambda spec: spec.name)

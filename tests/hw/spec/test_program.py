@@ -10,7 +10,7 @@ import pytest
 from hw.spec.code_section import pack_code, unpack_code
 from hw.spec.errors import InputError
 from hw.spec.instructions import CONTROL, Opcode, Unit, encode, instruction_bits, instruction_fields
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program, load_program, save_program, write_program
 
 

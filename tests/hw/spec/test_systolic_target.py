@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.systolic_parts import Dataflow, Dequantization
 from hw.spec.systolic_target import FAMILY, check_systolic, load_systolic, systolic_from_dict
 from hw.spec.targets import list_targets

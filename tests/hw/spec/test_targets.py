@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from hw.spec.targets import TARGETS, list_targets, read_target, require_family
 
 

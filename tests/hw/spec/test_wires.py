@@ -9,7 +9,8 @@ import pytest
 from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.latency import matrix_cycles, wired_cycles
-from hw.spec.machine import MachineSpec, load_machine, machine_from_dict
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine, machine_from_dict
 from hw.spec.program import Program, load_program, save_program
 from hw.spec.wires import WiredShape, Wires, parse_shape
 from sim_tests.wired_example import with_wires

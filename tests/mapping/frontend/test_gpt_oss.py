@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.compiler import plan_model
 from mapping.frontend import load_model
 from mapping.frontend.config import parse_config

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.frontend import Model, load_model
 from mapping.frontend.config import ModelConfig
 from mapping.graph import Graph, Node, Operator, Role

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from emulator.run import Generation
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.compiler import compile_model
 from mapping.frontend.model import load_model, synthetic_model
 from mapping.recipe import load_recipe

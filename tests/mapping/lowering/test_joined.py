@@ -7,7 +7,8 @@ import pytest
 
 from emulator.machine import Machine
 from emulator.timing import TimingEngine
-from hw.spec.machine import MachineSpec, load_machine
+from hw.spec.machine import MachineSpec
+from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
 from mapping.compiler import compile_model, plan_model
 from mapping.frontend.config import ModelConfig

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from hw.spec.errors import InputError
-from hw.spec.machine import load_machine
+from hw.spec.machine_file import load_machine
 from mapping.cli import commands
 from mapping.frontend import load_model
 from mapping.graph import Graph, Operator
