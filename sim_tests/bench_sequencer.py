@@ -6,7 +6,7 @@ from typing import Any
 import cocotb
 
 from hw.core.ports import operation_layout
-from hw.core.sequencer import in_flight
+from hw.core.retirement import in_flight
 from hw.spec.instructions import (
     COUNT_BITS,
     Opcode,

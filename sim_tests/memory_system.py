@@ -8,7 +8,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.load import LoadUnit
-from hw.core.memory_model import MemoryModel, fault_signature, host_signature, timing_signature
+from hw.core.memory_model import MemoryModel, fault_signature, host_signature
+from hw.core.memory_scheduler import timing_signature
 from hw.core.ports import operation_layout, read_port, unit_members, write_port
 from hw.core.store import StoreUnit
 from hw.spec.instructions import Unit

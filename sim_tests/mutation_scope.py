@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
-from hw.core.sequencer import flight_layout, in_flight
+from hw.core.retirement import flight_layout, in_flight
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import Counter

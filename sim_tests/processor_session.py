@@ -15,7 +15,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, First, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRamRead, AxiRamWrite, AxiResp
 
-from hw.core.sequencer import trace_layout
+from hw.core.retirement import trace_layout
 from hw.spec.instructions import LOOP_DEPTH, Unit, instruction_bits
 from hw.spec.machine import MachineSpec
 from hw.spec.machine_file import machine_from_dict

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.processor import Processor, control_ports, memory_ports, trace_ports
-from hw.core.sequencer import trace_layout
+from hw.core.retirement import trace_layout
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.machine_file import load_machine

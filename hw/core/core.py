@@ -13,7 +13,8 @@ from hw.core.load import LoadUnit
 from hw.core.matrix import STREAM_PAIR, MatrixEngine
 from hw.core.operands import REGISTER_BITS
 from hw.core.ports import read_port
-from hw.core.sequencer import Sequencer, trace_layout
+from hw.core.retirement import trace_layout
+from hw.core.sequencer import Sequencer
 from hw.core.store import StoreUnit
 from hw.core.system import TOKEN_BITS, SystemUnit
 from hw.core.tokens import Tokens

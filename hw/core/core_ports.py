@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Member, Out, Signature
 from hw.core.exchange import received_layout, sent_layout
 from hw.core.operands import REGISTER_BITS
 from hw.core.ports import write_port
-from hw.core.sequencer import CYCLE_BITS, PC_BITS
+from hw.core.retirement import CYCLE_BITS, PC_BITS
 from hw.core.system import TOKEN_BITS
 from hw.core.vector_reduce import INDEX_BITS, KEY_BITS
 from hw.spec.instructions import Unit, instruction_bits

@@ -6,7 +6,7 @@ from typing import Any
 from amaranth.hdl import Module, Signal, Value
 from amaranth.utils import exact_log2
 
-from hw.core.sequencer import CYCLE_BITS
+from hw.core.retirement import CYCLE_BITS
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import CORE_COUNTERS, Counter

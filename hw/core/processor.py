@@ -11,7 +11,7 @@ from hw.core.axi_lite import axi_lite
 from hw.core.control import Control
 from hw.core.core import Core, add_core, core_signature, join
 from hw.core.exchange import Exchange, TokenChoice
-from hw.core.sequencer import trace_layout
+from hw.core.retirement import trace_layout
 from hw.sharing import repeated
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec

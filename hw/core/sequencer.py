@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import Array, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.buffers import Buffer
 from hw.core.operands import INDEX_BITS, REGISTER_BITS, OperandEvaluator, State
 from hw.core.ports import operation_layout, write_port
+from hw.core.retirement import CYCLE_BITS, PC_BITS, flight_layout, in_flight, trace_layout
 from hw.spec.instructions import (
     COUNT_BITS,
     EXECUTE,
@@ -24,43 +25,10 @@ from hw.spec.instructions import (
 from hw.spec.latency import CONTROL_CYCLES, EVALUATE_CYCLES, FETCH_CYCLES
 from hw.spec.machine import MachineSpec
 
-PC_BITS = 13
-"""Program counters: the twelve bits of a target, and one for running off the end."""
-CYCLE_BITS = 48
-
 if (FETCH_CYCLES, EVALUATE_CYCLES, CONTROL_CYCLES) != (2, 2, 5):
     raise RuntimeError(
         "the states of the sequencer take 2, 2 and 5 cycles: hw.spec.latency must say so"
     )
-
-
-def in_flight(spec: MachineSpec, unit: Unit) -> int:
-    """Instructions between issue and end that are kept; the unit itself never accepts more."""
-    return max(16, 4 * spec.read_outstanding) if unit == Unit.LD else 1
-
-
-def flight_layout(trace: bool) -> data.StructLayout:
-    """What is kept of an instruction from issue to end: all of it where it is traced."""
-    fields = {"signal": len(Unit), "pc": PC_BITS}
-    if trace:
-        fields |= {
-            "issue": CYCLE_BITS,
-            **{f"index{level}": INDEX_BITS for level in range(LOOP_DEPTH)},
-        }
-    return data.StructLayout(fields)
-
-
-def trace_layout() -> data.StructLayout:
-    """One entry of the retirement trace; `checksum` and the end cycle accompany it."""
-    indices = {f"index{level}": INDEX_BITS for level in range(LOOP_DEPTH)}
-    return data.StructLayout({
-        "valid": 1,
-        "pc": PC_BITS,
-        **indices,
-        "issue": CYCLE_BITS,
-        "end": CYCLE_BITS,
-        "checksum": 32,
-    })
 
 
 class Sequencer(wiring.Component):

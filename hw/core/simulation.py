@@ -5,7 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.axi import axi_read
-from hw.core.memory_model import TIMING_FIELDS, MemoryModel, fault_signature
+from hw.core.memory_model import MemoryModel, fault_signature
+from hw.core.memory_scheduler import TIMING_FIELDS
 from hw.core.processor import Processor, control_ports, memory_ports, trace_ports
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
