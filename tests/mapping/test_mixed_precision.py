@@ -1,5 +1,6 @@
 """Mixed precision and calibration: the mean that was asked for, spent where it helps, on what a text shows."""
 
+import dataclasses
 import itertools
 import math
 import shutil
@@ -144,9 +145,10 @@ def test_the_bundled_recipes_of_flightllm() -> None:
         density = sum(share * (part.kept or 16) / 16 for share, part in format.parts)
         assert density == pytest.approx(0.7)
     machine = load_machine("u280")
-    assert weight_bits_per_parameter(plan_model(config, machine, artifact, 640)) == pytest.approx(
-        4.1, abs=0.05
-    )
+    # A machine without sparse multiplexers streams pruned weights as zeros.
+    for sparse, bits in ((1, 4.09), (0, 4.17)):
+        plan = plan_model(config, dataclasses.replace(machine, sparse=sparse), artifact, 640)
+        assert weight_bits_per_parameter(plan) == pytest.approx(bits, abs=0.01)
     for name, least in (("flightllm-artifact", 115), ("flightllm-paper", 125)):
         facts = estimate(config, machine, load_recipe(name), 128, 3)
         assert facts["decode_tokens_per_second"] > least
