@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hw.spec.errors import InputError
+from hw.tools import cache_folder
 from sim_tests import toolchain
 from sim_tests.bench import port_access
 
@@ -72,7 +73,7 @@ def test_processes_that_ask_together_build_once() -> None:
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert (toolchain.cache_folder() / "builds" / "count").read_text() == "x"
+    assert (cache_folder() / "builds" / "count").read_text() == "x"
 
 
 def test_builds_unused_for_two_weeks_are_removed() -> None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hw.spec.errors import InputError
+from hw.tools import cache_folder
 
 MINIMUM_VERILATOR = (5, 36)  # the first with the VPI calls that cocotb 2 makes
 REQUIRED_TOOLS = ("perl", "make", "g++", "verilator")
@@ -102,15 +103,6 @@ def _output(command: Sequence[str]) -> str:
 
 
 # ---------------------------------------------------------------------------- builds kept between runs
-
-
-def cache_folder() -> Path:
-    """Folder of the builds: $OPENLPU_CACHE, else openlpu below $XDG_CACHE_HOME or ~/.cache."""
-    chosen = os.environ.get("OPENLPU_CACHE")
-    if chosen:
-        return Path(chosen).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base).absolute() / "openlpu"
 
 
 def cached_build(label: str, key: Sequence[str], build: Callable[[Path], None]) -> Path:
