@@ -91,11 +91,11 @@ class Demo:
         self._simulate(program, generation)
         heading("6", "What is left")
         self._leave(program, generation)
-        heading("7", "The same processor at the size of a card")
-        click.echo(card_line())
         click.echo(
             f"\nDone in {_duration(time.monotonic() - begun)}. Next: lpu run {self.folder}/model.lpu --prompt 'A function'"
         )
+        heading("7", "The same processor at the size of a card")
+        click.echo(card_line())
 
     def _compile(self, model: Model, machine: MachineSpec) -> Program:
         program = compile_model(model, machine, load_recipe(self.recipe))
