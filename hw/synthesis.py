@@ -8,7 +8,7 @@ from typing import Any
 
 from hw.tools import cached_result, run_tool, tool_version
 
-__all__ = ["ModuleResources", "Resources", "synthesize", "synthesize_flat"]
+__all__ = ["ModuleResources", "Resources", "synthesize", "synthesize_flat", "yosys_report"]
 
 LUT_CELLS = {"INV": 1, "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1} | {
     f"LUT{n}": 1 for n in range(1, 7)
@@ -123,6 +123,24 @@ def count_cells(cells: Mapping[str, int]) -> Resources:
     return total
 
 
+def yosys_report(verilog: str, script: str) -> Any:
+    """What a script for Yosys writes to stat.json about design.sv; kept between runs, by content."""
+
+    def make() -> Any:
+        files = {"design.sv": verilog, "synth.ys": script}
+        return json.loads(run_tool("yosys", ["-q", "-s", "synth.ys"], files, "stat.json"))
+
+    return cached_result("synthesis", [verilog, script, tool_version("yosys")], make)
+
+
+def _cells(verilog: str, script: str) -> dict[str, Counter[str]]:
+    """Numbers of cells by kind, of each module."""
+    return {
+        name.removeprefix("\\"): Counter(module["num_cells_by_type"])
+        for name, module in yosys_report(verilog, script)["modules"].items()
+    }
+
+
 def synthesize_flat(verilog: str, top: str, unread: tuple[str, ...] = ()) -> Resources:
     """Resources of a module with all below it, optimized as one.
 
@@ -136,16 +154,7 @@ def synthesize_flat(verilog: str, top: str, unread: tuple[str, ...] = ()) -> Res
     """
     drop = "\n".join(f"delete -port w:{name}" for name in unread)
     script = FLAT_SCRIPT.format(top=top, depth=ULTRA_DEPTH, width=ULTRA_WIDTH, unread=drop)
-
-    def make() -> Any:
-        files = {"design.sv": verilog, "synth.ys": script}
-        return json.loads(run_tool("yosys", ["-q", "-s", "synth.ys"], files, "stat.json"))
-
-    report = cached_result("synthesis", [verilog, script, tool_version("yosys")], make)
-    cells = {
-        name.removeprefix("\\"): Counter(module["num_cells_by_type"])
-        for name, module in report["modules"].items()
-    }
+    cells = _cells(verilog, script)
     return _by_module(cells, top)[0].each
 
 
@@ -157,16 +166,7 @@ def synthesize(verilog: str, top: str) -> list[ModuleResources]:
     parts. Kept between runs, by content.
     """
     script = SCRIPT.format(top=top, depth=ULTRA_DEPTH, width=ULTRA_WIDTH)
-
-    def make() -> Any:
-        files = {"design.sv": verilog, "synth.ys": script}
-        return json.loads(run_tool("yosys", ["-q", "-s", "synth.ys"], files, "stat.json"))
-
-    report = cached_result("synthesis", [verilog, script, tool_version("yosys")], make)
-    cells = {
-        name.removeprefix("\\"): Counter(module["num_cells_by_type"])
-        for name, module in report["modules"].items()
-    }
+    cells = _cells(verilog, script)
     return _by_module(cells, top)
 
 

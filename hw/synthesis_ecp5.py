@@ -1,11 +1,8 @@
 """Resources of Verilog on ECP5 parts, by Yosys."""
 
-import json
 from collections import Counter
-from typing import Any
 
-from hw.synthesis import Resources
-from hw.tools import cached_result, run_tool, tool_version
+from hw.synthesis import Resources, yosys_report
 
 __all__ = ["synthesize_ecp5"]
 
@@ -56,12 +53,7 @@ def synthesize_ecp5(verilog: str, top: str, unread: tuple[str, ...] = ()) -> Res
     """
     drop = "\n".join(f"delete -port w:{name}" for name in unread)
     script = SCRIPT.format(top=top, unread=drop)
-
-    def make() -> Any:
-        files = {"design.sv": verilog, "synth.ys": script}
-        return json.loads(run_tool("yosys", ["-q", "-s", "synth.ys"], files, "stat.json"))
-
-    report = cached_result("synthesis", [verilog, script, tool_version("yosys")], make)
+    report = yosys_report(verilog, script)
     total = Resources()
     cells: Counter[str] = Counter(report["design"]["num_cells_by_type"])
     for kind, count in cells.items():

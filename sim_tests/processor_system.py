@@ -37,7 +37,7 @@ class ProcessorSystem(wiring.Component):
     m_axi_<channel>_bid, _rid : In(1)
         What comes back is not looked at: transactions of one id come in order.
     trace_* : Out
-        Each member of `hw.core.sequencer.trace_layout()`, of all units, LD lowest.
+        Each member of `hw.core.retirement.trace_layout()`, of all units, LD lowest.
     """
 
     irq: Value

@@ -78,7 +78,7 @@ class Processor(wiring.Component):
     trace_start : Out(1)
         Cycle 0 of a run.
     trace_<unit>_*, trace_<core>_<unit>_* : Out
-        Members of `hw.core.sequencer.trace_layout()`; what `valid` accompanies retires in this cycle.
+        Members of `hw.core.retirement.trace_layout()`; what `valid` accompanies retires in this cycle.
     """
 
     irq: Value

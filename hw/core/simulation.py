@@ -34,7 +34,7 @@ class Simulation(wiring.Component):
     -------
     s_axi_*, irq : see `hw.core.processor.Processor`
     timing_* : In
-        Members of `hw.core.memory_model.timing_signature`, of all channels; constant during a run.
+        Members of `hw.core.memory_scheduler.timing_signature`, of all channels; constant during a run.
     fault_enable, fault_address, fault_stall : In
         Errors to inject, see `hw.core.memory_model.fault_signature`; enable and stall have a bit for each core.
     """

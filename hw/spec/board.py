@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from hw.spec.errors import InputError
-from hw.spec.targets import read_target, shown
+from hw.spec.targets import plain_value, read_target, shown
 
 __all__ = ["KINDS", "Board", "board_from_dict", "load_board", "load_fitted"]
 
@@ -75,10 +75,7 @@ def board_from_dict(content: Any, where: str) -> Board:
     for name, value in content.items():
         if name not in kinds:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(kinds)})")
-        if isinstance(value, dict):
-            if set(value) != {"value", "source"}:
-                raise InputError(f"{where}: {name}: expected value and source, found other fields")
-            value = value["value"]
+        value = plain_value(value, f"{where}: {name}")
         if name == "family":
             if value not in FAMILIES:
                 expected = f"one of {', '.join(FAMILIES)}"

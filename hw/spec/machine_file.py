@@ -6,7 +6,7 @@ from typing import Any
 from hw.spec.errors import InputError
 from hw.spec.machine import MachineSpec, MemorySpec
 from hw.spec.machine_limits import check_machine
-from hw.spec.targets import read_target, require_family, shown
+from hw.spec.targets import plain_value, read_target, require_family, shown
 
 __all__ = ["load_machine", "machine_from_dict"]
 
@@ -46,10 +46,8 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
             continue
         if name not in known:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")
-        if isinstance(value, dict) and name != "memory":
-            if set(value) != {"value", "source"}:
-                raise InputError(f"{where}: {name}: expected value and source, found other fields")
-            value = value["value"]
+        if name != "memory":
+            value = plain_value(value, f"{where}: {name}")
         wanted, expected = _KINDS.get(name, (int, "a whole number"))
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise InputError(f"{where}: {name}: expected {expected}, found {shown(value)}")

@@ -8,7 +8,7 @@ from hw.spec.errors import InputError
 from hw.spec.processing_element import Operand, ProcessingElementSpec
 from hw.spec.systolic import SystolicSpec
 from hw.spec.systolic_parts import Dataflow, Dequantization, OffChipSpec
-from hw.spec.targets import read_target, require_family, shown
+from hw.spec.targets import plain_value, read_target, require_family, shown
 
 __all__ = ["FAMILY", "check_systolic", "load_systolic", "systolic_from_dict"]
 
@@ -157,10 +157,8 @@ def _plain_fields(content: object, kind: type, where: str) -> dict[str, Any]:
             continue
         if name not in known:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")
-        if isinstance(value, dict) and name != "memory":
-            if set(value) != {"value", "source"}:
-                raise InputError(f"{where}: {name}: expected value and source, found other fields")
-            value = value["value"]
+        if name != "memory":
+            value = plain_value(value, f"{where}: {name}")
         wanted, expected = _KINDS.get(name, (int, "a whole number"))
         choices = _CHOICES.get(name)
         known_choice = choices is None or value in [choice.value for choice in choices]

@@ -7,12 +7,27 @@ import yaml
 
 from hw.spec.errors import InputError
 
-__all__ = ["TARGETS", "list_targets", "read_target", "require_family", "shown"]
+__all__ = ["TARGETS", "list_targets", "plain_value", "read_target", "require_family", "shown"]
 
 TARGETS = Path(__file__).resolve().parent.parent / "targets"
 
 DEFAULT_FAMILY = "flight"
 """Of a target file that names none."""
+
+
+def plain_value(value: Any, where: str) -> Any:
+    """The value of a field, which may have its source beside it.
+
+    Raises
+    ------
+    InputError
+        If it is a mapping of anything else than `value` and `source`.
+    """
+    if not isinstance(value, dict):
+        return value
+    if set(value) != {"value", "source"}:
+        raise InputError(f"{where}: expected value and source, found other fields")
+    return value["value"]
 
 
 def shown(value: object) -> str:
