@@ -13,8 +13,8 @@ MAX_COUNTS = 3
 MAX_BUFFERS = 4
 
 # Columns of the table.
-OPCODE, WAIT, SIGNAL, TARGET, CONDITION, CLOSE, BACKWARD = range(7)
-COUNT = 7
+OPCODE, WAIT, SIGNAL, TARGET, CONDITION, CLOSE, BACKWARD, LESS = range(8)
+COUNT = 8
 ADDRESS = COUNT + MAX_COUNTS * len(COUNT_PARTS)
 ADDRESS_REGISTER, ADDRESS_SHIFT, ADDRESS_FACTOR = ADDRESS + 1, ADDRESS + 2, ADDRESS + 3
 STRIDE = ADDRESS + 4
@@ -22,7 +22,7 @@ BUFFER = STRIDE + LOOP_DEPTH
 COLUMNS = BUFFER + MAX_BUFFERS * len(BUFFER_PARTS)
 
 Table = npt.NDArray[np.int64]
-_PLAIN = ("opcode", "wait", "signal", "target", "condition", "close", "backward")
+_PLAIN = ("opcode", "wait", "signal", "target", "condition", "close", "backward", "less")
 
 
 @dataclass(frozen=True)

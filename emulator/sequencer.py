@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from emulator import decode
 from emulator.compiled import compiled
-from emulator.decode import BACKWARD, CLOSE, CONDITION, OPCODE, TARGET
+from emulator.decode import BACKWARD, CLOSE, CONDITION, LESS, OPCODE, TARGET
 from hw.spec.instructions import (
     ADDRESS_BITS,
     BUFFER_BITS,
@@ -26,15 +26,16 @@ Table = npt.NDArray[np.int64]
 # Columns of an entry: a unit instruction, with the number of control instructions since the one before.
 PC, INDEX, CONTROLS = 0, 1, 1 + LOOP_DEPTH
 POSITION = CONTROLS + 1
-COUNTS = POSITION + 1
+SKIPPED = POSITION + 1
+COUNTS = SKIPPED + 1
 WORD = COUNTS + decode.MAX_COUNTS
 LANE = WORD + 1
 BUFFERS = LANE + 1
 ENTRY_COLUMNS = BUFFERS + decode.MAX_BUFFERS
 
 # Columns of the state of one sequencer.
-STATE_PC, DEPTH, STATE_POSITION, STATE_CONTROLS, END_KNOWN = range(5)
-INDICES = 5
+STATE_PC, DEPTH, STATE_POSITION, STATE_SKIPPED, STATE_CONTROLS, END_KNOWN = range(6)
+INDICES = 6
 ROUNDS = INDICES + LOOP_DEPTH
 STATE_COLUMNS = ROUNDS + LOOP_DEPTH
 
@@ -49,10 +50,11 @@ BAD = {
 # Compiled functions know plain integers only.
 EXECUTE, SYNC = int(Opcode.EXECUTE), int(Opcode.SYNC)
 _LOOP, _END_LOOP, _BRANCH = int(Opcode.LOOP), int(Opcode.END_LOOP), int(Opcode.BRANCH)
-_INCREMENT, _HALT = int(Opcode.INCREMENT), int(Opcode.HALT)
-_PREFILL, _END = int(Condition.PREFILL), int(Condition.END)
+_INCREMENT, _HALT, _SKIP = int(Opcode.INCREMENT), int(Opcode.HALT), int(Opcode.SKIP)
+_PREFILL, _END, _REST = int(Condition.PREFILL), int(Condition.END), int(Condition.REST)
 _REG_POSITION, _REG_PROMPT = int(Register.POSITION), int(Register.PROMPT_LENGTH)
 _REG_STEPS, _REG_PREFILL = int(Register.STEPS), int(Register.PREFILL_LENGTH)
+_REG_SKIPPED, _REG_REST = int(Register.SKIPPED), int(Register.REST)
 _ADDRESS_MASK, _BUFFER_MASK = (1 << ADDRESS_BITS) - 1, (1 << BUFFER_BITS) - 1
 _COUNT_MASK = (1 << COUNT_BITS) - 1
 _COUNT_PARTS, _BUFFER_PARTS = len(decode.COUNT_PARTS), len(decode.BUFFER_PARTS)
@@ -69,23 +71,32 @@ def answer_end(state: Vector, end: bool) -> None:
 
 
 @compiled
-def _register(number: int, position: int, prompt_length: int, steps: int) -> int:
+def _rest(state: Vector) -> int:
+    return max(0, state[STATE_POSITION] - state[STATE_SKIPPED])
+
+
+@compiled
+def _register(number: int, state: Vector, prompt_length: int, steps: int) -> int:
     """Value of a register; TOKEN counts as zero here, because its value is not known beforehand."""
     if number == _REG_POSITION:
-        return position
+        return state[STATE_POSITION]
     if number == _REG_PROMPT:
         return prompt_length
     if number == _REG_STEPS:
         return steps
     if number == _REG_PREFILL:
         return prompt_length - 1
+    if number == _REG_SKIPPED:
+        return state[STATE_SKIPPED]
+    if number == _REG_REST:
+        return _rest(state)
     return 0
 
 
 @compiled
 def _count(row: Vector, at: int, state: Vector, prompt_length: int, steps: int) -> int:
     """The count operand that begins in column `at`."""
-    value = _register(row[at + 1], state[STATE_POSITION], prompt_length, steps) + row[at + 2]
+    value = _register(row[at + 1], state, prompt_length, steps) + row[at + 2]
     value = (value >> row[at + 3]) * row[at + 4] - state[INDICES + row[at + 5]] * row[at + 6]
     return min(row[at], max(0, value))
 
@@ -97,7 +108,7 @@ def _evaluate(row: Vector, state: Vector, prompt_length: int, steps: int, entry:
         at = decode.COUNT + i * _COUNT_PARTS
         # A cap of zero is most of all an operand that the unit does not have.
         entry[COUNTS + i] = _count(row, at, state, prompt_length, steps) if row[at] else 0
-    value = _register(row[decode.ADDRESS_REGISTER], state[STATE_POSITION], prompt_length, steps)
+    value = _register(row[decode.ADDRESS_REGISTER], state, prompt_length, steps)
     shift = row[decode.ADDRESS_SHIFT]
     address = row[decode.ADDRESS] + (value >> shift) * row[decode.ADDRESS_FACTOR]
     for level in range(LOOP_DEPTH):
@@ -122,6 +133,8 @@ def _branch(row: Vector, state: Vector, prompt_length: int, end_position: int) -
     elif row[CONDITION] == _END:
         taken = position >= end_position if end_position >= 0 else state[END_KNOWN] == 2
         state[END_KNOWN] = 0
+    elif row[CONDITION] == _REST:
+        taken = _rest(state) > 0
     if not taken:
         return state[STATE_PC] + 1
     depth = state[DEPTH]
@@ -142,6 +155,9 @@ def _control(row: Vector, state: Vector, prompt_length: int, steps: int, end_pos
         added = _count(row, decode.COUNT, state, prompt_length, steps)
         position = state[STATE_POSITION] + (-added if row[BACKWARD] else added)
         state[STATE_POSITION] = position & _COUNT_MASK
+    elif opcode == _SKIP:
+        count = _count(row, decode.COUNT, state, prompt_length, steps)
+        state[STATE_SKIPPED] = max(0, count - row[LESS])
     elif opcode == _LOOP:
         if depth == LOOP_DEPTH:
             return -1
@@ -203,6 +219,7 @@ def expand(
                 entry[INDEX + level] = state[INDICES + level]
             entry[CONTROLS] = state[STATE_CONTROLS]
             entry[POSITION] = state[STATE_POSITION]
+            entry[SKIPPED] = state[STATE_SKIPPED]
             state[STATE_CONTROLS] = 0
             if opcode == EXECUTE:
                 _evaluate(row, state, prompt_length, steps, entry)
@@ -211,7 +228,7 @@ def expand(
             continue
         if opcode == _HALT:
             return written, HALTED
-        if not (_LOOP <= opcode <= _INCREMENT):
+        if opcode != _SKIP and not (_LOOP <= opcode <= _INCREMENT):
             return written, BAD_OPCODE
         pausing = opcode == _BRANCH and row[CONDITION] == _END and end_position < 0
         if pausing and state[END_KNOWN] == 0:

@@ -112,6 +112,8 @@ def check(
             }
             values |= {Register.STEPS: context.steps, Register.TOKEN: at[taken]["token"]}
             values[Register.PREFILL_LENGTH] = (context.prompt_length - 1) % (1 << COUNT_BITS)
+            values[Register.SKIPPED] = state.skipped
+            values[Register.REST] = max(0, state.position - state.skipped)
             return values.get(Register(number), 0)
 
         expected = operation(unit, word, register, state.index, state.position)

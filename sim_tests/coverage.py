@@ -44,6 +44,7 @@ _CONTROLS = (
     Opcode.BRANCH,
     Opcode.INCREMENT,
     Opcode.HALT,
+    Opcode.SKIP,
 )
 _REGISTERS = (
     Register.ZERO,
@@ -51,6 +52,8 @@ _REGISTERS = (
     Register.PROMPT_LENGTH,
     Register.STEPS,
     Register.PREFILL_LENGTH,
+    Register.SKIPPED,
+    Register.REST,
 )
 _COUNTS = {
     Unit.LD: ("length",),
@@ -112,6 +115,7 @@ def all_bins(spec: MachineSpec) -> set[str]:
         "branch ALWAYS not taken"
     }
     bins |= {f"branch closing {n}" for n in range(3)}
+    bins |= {"SKIP to zero", "SKIP beyond zero"}
     bins |= {f"tokens {a.name} to {b.name}" for a in Unit for b in Unit}
     bins |= {f"{unit.name} {how}" for unit in Unit for how in ("waits for tokens", "finds tokens")}
     bins |= {f"tokens in flight {n}" for n in ("2 or more", "16 or more", "64 or more")}
@@ -184,7 +188,7 @@ def _cover_unit(bins: Bins, program: Program, expected: Expectation, unit: Unit)
     registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
     for step in walk(program, expected, unit):
         fields, indices = step.fields, step.indices
-        registers[Register.POSITION] = step.position
+        registers |= step.own
         opcode = Opcode(fields["opcode"])
         bins[f"{unit.name} loops {step.depth}"] += 1
         if opcode == Opcode.EXECUTE:
@@ -196,7 +200,10 @@ def _cover_unit(bins: Bins, program: Program, expected: Expectation, unit: Unit)
         if opcode in (Opcode.EXECUTE, Opcode.SYNC):
             continue  # counted by their retirements
         bins[f"opcode {unit.name} {opcode.name}"] += 1
-        if opcode == Opcode.LOOP:
+        if opcode == Opcode.SKIP:
+            count = evaluate_count(fields, "count", indices, registers)
+            bins["SKIP to zero" if count <= fields["less"] else "SKIP beyond zero"] += 1
+        elif opcode == Opcode.LOOP:
             if unit in _COUNTS:
                 _cover_count(bins, unit, "count", fields, indices, registers)
             if evaluate_count(fields, "count", indices, registers) == 0:

@@ -16,14 +16,19 @@ from sim_tests.instruction_text import evaluate_count
 
 
 class Walked:
-    """One executed instruction: fields, loop indices, POSITION, open loops, and whether a branch was taken."""
+    """One executed instruction: fields, loop indices, the unit's own registers, open loops, and whether a branch was taken."""
 
     def __init__(
-        self, fields: dict[str, int], indices: list[int], position: int, depth: int, taken: bool
+        self,
+        fields: dict[str, int],
+        indices: list[int],
+        own: dict[Register, int],
+        depth: int,
+        taken: bool,
     ) -> None:
         self.fields = fields
         self.indices = indices
-        self.position = position
+        self.own = own
         self.depth = depth
         self.taken = taken
 
@@ -38,7 +43,7 @@ def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked
     request = expected.request
     registers = {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
     registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
-    pc = position = 0
+    pc = position = skipped = 0
     loops: list[list[int]] = []
     while True:
         fields = decoded.get(pc)
@@ -46,19 +51,25 @@ def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked
             fields = decoded[pc] = decode(unit, words[pc])
         opcode = Opcode(fields["opcode"])
         indices = [loop[0] for loop in loops] + [0] * (LOOP_DEPTH - len(loops))
-        registers[Register.POSITION] = position
+        own = {Register.POSITION: position, Register.SKIPPED: skipped}
+        own[Register.REST] = max(0, position - skipped)
+        registers |= own
         taken = opcode == Opcode.BRANCH and (
             fields["condition"] == Condition.ALWAYS
             or (fields["condition"] == Condition.PREFILL and position + 1 < len(request.prompt))
             or (fields["condition"] == Condition.END and position >= expected.end_position)
+            or (fields["condition"] == Condition.REST and position > skipped)
         )
-        yield Walked(fields, indices, position, len(loops), taken)
+        yield Walked(fields, indices, own, len(loops), taken)
         pc += 1
         if opcode == Opcode.HALT:
             return
         if opcode == Opcode.INCREMENT:
             count = evaluate_count(fields, "count", indices, registers)
             position += -count if fields["backward"] else count
+        elif opcode == Opcode.SKIP:
+            made = evaluate_count(fields, "count", indices, registers)
+            skipped = max(0, made - fields["less"])
         elif opcode == Opcode.LOOP:
             rounds = evaluate_count(fields, "count", indices, registers)
             if rounds:

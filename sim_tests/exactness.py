@@ -288,6 +288,19 @@ def _event_place(expected: Expectation, unit: Unit, at: int) -> str:
     return "no address"
 
 
+def entry_registers(entry: npt.NDArray[np.int64], request: Request) -> dict[Register, int]:
+    """Run-time registers, all but TOKEN, with which an entry of the sequencer was evaluated."""
+    position, skipped = int(entry[sequencer.POSITION]), int(entry[sequencer.SKIPPED])
+    return {
+        Register.POSITION: position,
+        Register.PROMPT_LENGTH: len(request.prompt),
+        Register.STEPS: request.steps,
+        Register.PREFILL_LENGTH: len(request.prompt) - 1,
+        Register.SKIPPED: skipped,
+        Register.REST: max(0, position - skipped),
+    }
+
+
 def _operations(expected: Expectation, unit: Unit) -> Iterator[dict[str, int] | None]:
     """Evaluated operands of each unit instruction in order; None for SYNC."""
     program = expected.program
@@ -300,13 +313,7 @@ def _operations(expected: Expectation, unit: Unit) -> Iterator[dict[str, int] | 
             continue
         position = int(entry[sequencer.POSITION])
         token = int(expected.tokens[position]) if position < len(expected.tokens) else 0
-        registers = {
-            Register.POSITION: position,
-            Register.PROMPT_LENGTH: len(request.prompt),
-            Register.STEPS: request.steps,
-            Register.PREFILL_LENGTH: len(request.prompt) - 1,
-            Register.TOKEN: token,
-        }
+        registers = entry_registers(entry, request) | {Register.TOKEN: token}
         indices = [int(i) for i in entry[sequencer.INDEX : sequencer.INDEX + LOOP_DEPTH]]
         yield evaluate_operation(unit, decode(unit, word), indices, registers)
 

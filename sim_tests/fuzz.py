@@ -6,6 +6,7 @@ the operands and `fuzz_schedule` for what makes a program legal.
 
 import dataclasses
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from emulator.errors import IllegalInstruction, IllegalProgram
@@ -39,6 +40,7 @@ from sim_tests.fuzz_schedule import (
     Volley,
     steps_of,
 )
+from sim_tests.instruction_text import evaluate_count
 
 MOST_CASES = 40
 """Rounds of all loops around an instruction together."""
@@ -109,11 +111,11 @@ class ProgramWriter(RingWriter):
         )
         nodes = self._warm_up(level) if rng.random() < 0.7 else []
         if rng.random() < 0.7:
-            nodes += self._body(level, rng.randint(2, 6), increments=False)
+            nodes += self._body(level, rng.randint(2, 6), moving=["skip"])
             nodes.append(self._token_loop(level))
-            nodes += self._body(level, rng.randint(1, 5), increments=True)
+            nodes += self._body(level, rng.randint(1, 5), moving=["skip", "increment"])
         else:
-            nodes += self._body(level, rng.randint(8, 20), increments=True)
+            nodes += self._body(level, rng.randint(8, 20), moving=["skip", "increment"])
         chance = rng.choice([0.02, 0.1, 0.3])
         Scheduler(lambda: rng.random() < chance).schedule(nodes)
         machine = dataclasses.replace(spec, memory=random_memory(rng, spec))
@@ -158,14 +160,17 @@ class ProgramWriter(RingWriter):
             nodes.append(self.maker.toucher.step(Unit.SFU, fields, environment))
         return nodes
 
-    def _body(self, level: Level, budget: int, increments: bool = False) -> list[Node]:
-        """A serial list of about `budget` things to do, the rings balanced at its end."""
+    def _body(self, level: Level, budget: int, moving: Sequence[str] = ()) -> list[Node]:
+        """A serial list of about `budget` things to do, the rings balanced at its end.
+
+        `moving` are the things to do that change a unit's own registers: only where each is done once.
+        """
         rng = self.rng
         threads: list[list[str]] = []
         if Unit.LD in level.units and Unit.MPE in level.units and rng.random() < 0.75:
             threads.append(["matrix"] * rng.randint(1, max(1, budget // 3)))
         kinds = ["inner", "inner", "nest", "volley", "sync", "section", "dead"]
-        kinds += ["increment"] * (2 * increments)
+        kinds += [*moving] * 2
         for unit, names in (
             (Unit.LD, ["load"]),
             (Unit.ST, ["store", "store"]),
@@ -223,6 +228,8 @@ class ProgramWriter(RingWriter):
                 at = self.position[unit]
                 self.position[unit] = None if at is None else at + 1
                 nodes.append(Control(unit, "increment"))
+            case "skip":
+                nodes.append(self._skip(level, unit))
             case "volley":
                 self._volley(level, nodes)
             case "dead":
@@ -259,8 +266,19 @@ class ProgramWriter(RingWriter):
         ]
         if rng.random() < 0.5 and len(level.trips) < LOOP_DEPTH:
             count = exact_count(rng, "count", 0, self.environment(level, unit))
-            return Control(unit, "skip", count, garbage)
+            return Control(unit, "omit", count, garbage)
         return Control(unit, "jump", {}, garbage)
+
+    def _skip(self, level: Level, unit: Unit) -> Control:
+        """Another SKIPPED: mostly a few tokens, at times none or any number."""
+        rng, environment = self.rng, self.environment(level, unit)
+        [(indices, registers)] = environment.cases()
+        high = rng.choice([8, 40, (1 << 20) - 1])
+        fields = count_fields(rng, "count", 0, high, environment)
+        made = evaluate_count(fields, "count", indices, registers)
+        fields["less"] = rng.choice([0, 0, 1, made, max(0, made - rng.randint(0, 8)), rng.getrandbits(20)])  # fmt: skip
+        self.skipped[unit] = max(0, made - fields["less"])
+        return Control(unit, "skip", fields)
 
     def _section(self, level: Level, nodes: list[Node], body: Body) -> None:
         """Steps that are skipped in prefill; all units that take part must see the same."""
@@ -323,7 +341,7 @@ class ProgramWriter(RingWriter):
         if rng.random() < (0.6 if outer else 0.4):
             loop.leave_at = rng.randint(0, len(steps))
             loop.leave_close = rng.choice([1, 1 + outer])
-            loop.leave_if = rng.choice([Condition.ALWAYS, Condition.PREFILL])
+            loop.leave_if = rng.choice([Condition.ALWAYS, Condition.PREFILL, Condition.REST])
         for step in steps_of(steps):
             step.plain = True
         nodes.append(loop)

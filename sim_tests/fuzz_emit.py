@@ -88,6 +88,9 @@ class Emitter:
             self._line(unit, Opcode.INCREMENT, count_cap=1, count_offset=1, count_scale=1)
             return
         if node.kind == "skip":
+            self._line(unit, Opcode.SKIP, **node.fields)
+            return
+        if node.kind == "omit":
             line = self._line(unit, Opcode.LOOP, **node.fields)
         else:
             line = self._line(unit, Opcode.BRANCH, condition=int(Condition.ALWAYS))

@@ -35,12 +35,15 @@ class Environment:
         Loop whose index is POSITION: the token loop.
     position : int or None
         POSITION where it does not change; None if it is not known.
+    skipped : int
+        SKIPPED.
     prompt_length, steps : int
     """
 
     trips: tuple[int, ...]
     position_level: int | None
     position: int | None
+    skipped: int
     prompt_length: int
     steps: int
 
@@ -54,8 +57,10 @@ class Environment:
             )
             registers = {Register.PROMPT_LENGTH: self.prompt_length, Register.STEPS: self.steps}
             registers[Register.PREFILL_LENGTH] = self.prompt_length - 1
+            registers[Register.SKIPPED] = self.skipped
             if position is not None:
                 registers[Register.POSITION] = position
+                registers[Register.REST] = max(0, position - self.skipped)
             result.append((indices, registers))
         return result
 
@@ -66,9 +71,10 @@ class Environment:
             Register.PROMPT_LENGTH,
             Register.STEPS,
             Register.PREFILL_LENGTH,
+            Register.SKIPPED,
         ]
         if self.position is not None or self.position_level is not None:
-            known.append(Register.POSITION)
+            known += [Register.POSITION, Register.REST]
         return known
 
 

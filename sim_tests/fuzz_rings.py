@@ -75,6 +75,7 @@ class RingWriter:
         self.rng = rng
         self.maker = OperandMaker(rng, spec)
         self.position: dict[Unit, int | None] = dict.fromkeys(Unit, 0)
+        self.skipped: dict[Unit, int] = dict.fromkeys(Unit, 0)
         self.written = dict.fromkeys(RINGS, 0)
         self.read = dict.fromkeys(RINGS, 0)
         self.request = random_request(rng)
@@ -86,6 +87,7 @@ class RingWriter:
             level.trips,
             0 if level.in_token_loop else None,
             self.position[unit],
+            self.skipped[unit],
             len(self.request.prompt),
             self.request.steps,
         )

@@ -99,7 +99,7 @@ class Control:
 
     unit: Unit
     kind: str
-    """`increment`, `jump` (over `garbage`), or `skip` (a loop of no rounds over `garbage`)."""
+    """`increment`, `skip` (SKIPPED), `jump` (over `garbage`), or `omit` (a loop of no rounds over `garbage`)."""
     fields: dict[str, int] = field(default_factory=dict)
     garbage: list[int] = field(default_factory=list)
     """Instruction words that are never executed."""

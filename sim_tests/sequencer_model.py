@@ -37,6 +37,7 @@ class State:
 
     pc: int = 0
     position: int = 0
+    skipped: int = 0
     index: list[int] = field(default_factory=lambda: [0] * LOOP_DEPTH)
     rounds: list[int] = field(default_factory=list)
 
@@ -62,7 +63,9 @@ def _block(
 ) -> None:
     """Append instructions inside of `depth` loops; `exits` are branches to the end, and the loops they close."""
     for _ in range(rng.randint(2, 5) if depth else length // 4):
-        kind = rng.choices(["operation", "sync", "increment", "loop", "branch"], [6, 2, 1, 2, 1])[0]
+        kind = rng.choices(
+            ["operation", "sync", "increment", "skip", "loop", "branch"], [6, 2, 1, 1, 2, 1]
+        )[0]
         if kind == "loop" and depth < LOOP_DEPTH:
             head = len(words)
             words.append(0)
@@ -96,6 +99,10 @@ def _block(
         elif kind == "increment":
             backward = int(rng.random() < 0.3)
             words.append(encode(unit, Opcode.INCREMENT, backward=backward, **_loop_count(rng)))
+        elif kind == "skip":
+            values = _loop_count(rng) | {"count_cap": rng.choice([3, 30, (1 << COUNT_BITS) - 1])}
+            less = rng.choice([0, 0, 1, rng.randint(2, 20), rng.getrandbits(COUNT_BITS)])
+            words.append(encode(unit, Opcode.SKIP, less=less, **values))
         elif kind == "sync":
             words.append(encode(unit, Opcode.SYNC, wait=_mask(rng), signal=rng.getrandbits(5)))
         else:
@@ -113,6 +120,8 @@ def _loop_count(rng: random.Random) -> dict[str, int]:
         Register.PROMPT_LENGTH,
         Register.STEPS,
         Register.PREFILL_LENGTH,
+        Register.SKIPPED,
+        Register.REST,
     ])
     values = {
         "cap": rng.choice([0, 1, 2, 2, 3, 3]),
@@ -190,6 +199,7 @@ def control(unit: Unit, word: int, state: State, context: Context) -> bool:
     def register(number: int) -> int:
         prompt_length = context.prompt_length
         values = [0, state.position, prompt_length, context.steps, 0, prompt_length - 1]
+        values += [state.skipped, max(0, state.position - state.skipped)]
         return values[number] % (1 << COUNT_BITS)
 
     match values["opcode"]:
@@ -199,6 +209,9 @@ def control(unit: Unit, word: int, state: State, context: Context) -> bool:
             step = count(values, "count", register, state.index)
             state.position += -step if values["backward"] else step
             state.position %= 1 << COUNT_BITS
+        case Opcode.SKIP:
+            made = count(values, "count", register, state.index)
+            state.skipped = max(0, made - values["less"])
         case Opcode.LOOP:
             rounds = count(values, "count", register, state.index)
             if rounds:
@@ -215,7 +228,8 @@ def control(unit: Unit, word: int, state: State, context: Context) -> bool:
                 state.index[level] = 0
         case Opcode.BRANCH:
             prefill = state.position + 1 < context.prompt_length
-            if [True, prefill, context.end][values["condition"]]:
+            rest = state.position > state.skipped
+            if [True, prefill, context.end, rest][values["condition"]]:
                 state.pc = values["target"]
                 for _ in range(values["close"]):
                     state.rounds.pop()

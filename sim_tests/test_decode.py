@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emulator import sequencer
-from hw.spec.instructions import LOOP_DEPTH, Opcode, Pattern, Register, Unit, decode
+from hw.spec.instructions import LOOP_DEPTH, Opcode, Pattern, Unit, decode
 from hw.spec.machine import MachineSpec
 from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
@@ -16,7 +16,7 @@ from mapping.compiler import compile_instructions, compile_model, plan_model
 from mapping.frontend.model import load_model, synthetic_model
 from mapping.lowering.plan import Plan
 from mapping.recipe import load_recipe
-from sim_tests.exactness import Request, entries_of, expect
+from sim_tests.exactness import Request, entries_of, entry_registers, expect
 from sim_tests.instruction_text import evaluate_operation
 
 PROMPT, GENERATED = (3, 1, 4, 1, 5), 20
@@ -35,12 +35,7 @@ def operations(program: Program, unit: Unit, request: Request) -> Iterator[dict[
         word = program.instructions[unit][int(entry[sequencer.PC])]
         if word & 0xF != Opcode.EXECUTE:
             continue
-        registers = {
-            Register.POSITION: int(entry[sequencer.POSITION]),
-            Register.PROMPT_LENGTH: len(request.prompt),
-            Register.STEPS: request.steps,
-            Register.PREFILL_LENGTH: len(request.prompt) - 1,
-        }
+        registers = entry_registers(entry, request)
         indices = entry[sequencer.INDEX : sequencer.INDEX + LOOP_DEPTH]
         yield evaluate_operation(unit, decode(unit, word), indices.tolist(), registers)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Array, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -142,16 +142,19 @@ class Sequencer(wiring.Component):
         word = Signal(self.bits)
         pc, issued_pc = Signal(PC_BITS), Signal(PC_BITS)
         position = Signal(REGISTER_BITS)
+        skipped, rest = Signal(REGISTER_BITS), Signal(REGISTER_BITS)
+        # POSITION and SKIPPED change behind SUM only, and REST is read from WAIT on: it has time for a register of its own.
+        m.d.sync += rest.eq(Mux(position > skipped, position - skipped, 0))
         index = [Signal(INDEX_BITS, name=f"index{level}") for level in range(LOOP_DEPTH)]
         opcode = self._field(word, Opcode.SYNC, "opcode")
         is_unit = Signal()
         m.d.comb += is_unit.eq((opcode == Opcode.SYNC) | (opcode == Opcode.EXECUTE))
 
         self._fetch(m, state, word, pc)
-        count = self._operands(m, state, word, opcode, position, index)
+        count = self._operands(m, state, word, opcode, (position, skipped, rest), index)
         issue = Signal()
         self._states(m, state, word, pc, is_unit, issue)
-        self._control(m, state, word, pc, is_unit, count, position, index)
+        self._control(m, state, word, pc, is_unit, count, (position, skipped, rest), index)
         room = self._retire(m, word, pc, issue, index)
         m.d.comb += [
             self.o.valid.eq((state == State.OFFER) & room),
@@ -191,20 +194,27 @@ class Sequencer(wiring.Component):
         state: Value,
         word: Value,
         opcode: Value,
-        position: Signal,
+        own: tuple[Signal, Signal, Signal],
         index: list[Signal],
     ) -> Value:
-        """Fill the payload of `o`; return the count of LOOP and INCREMENT, valid in SUM."""
+        """Fill the payload of `o`; return the count of LOOP, INCREMENT and SKIP, valid in SUM.
+
+        `own` are the registers POSITION, SKIPPED and REST.
+        """
+        position, skipped, rest = own
         registers = {
             Register.POSITION: position,
             Register.PROMPT_LENGTH: self.prompt_length,
             Register.STEPS: self.steps,
             Register.TOKEN: self.token,
             Register.PREFILL_LENGTH: (self.prompt_length - 1)[:REGISTER_BITS],
+            Register.SKIPPED: skipped,
+            Register.REST: rest,
         }
         evaluator = OperandEvaluator(m, state, index, registers)
         control = Signal()
-        m.d.comb += control.eq((opcode == Opcode.LOOP) | (opcode == Opcode.INCREMENT))
+        counting = (Opcode.LOOP, Opcode.INCREMENT, Opcode.SKIP)
+        m.d.comb += control.eq(Cat(opcode == code for code in counting).any())
         names = {field.name for field in EXECUTE[self.unit]}
         control_count: Value | None = None
         values: dict[str, Value] = {}
@@ -213,7 +223,7 @@ class Sequencer(wiring.Component):
             return lambda name: self._field(word, Opcode.EXECUTE, f"{operand}_{name}")
 
         def control_part(name: str) -> Value:
-            # In the same place in INCREMENT.
+            # In the same place in INCREMENT and SKIP.
             return self._field(word, Opcode.LOOP, f"count_{name}")
 
         def either(own: Callable[[str], Value]) -> Callable[[str], Value]:
@@ -296,9 +306,10 @@ class Sequencer(wiring.Component):
         pc: Signal,
         is_unit: Signal,
         count: Value,
-        position: Signal,
+        own: tuple[Signal, Signal, Signal],
         index: list[Signal],
     ) -> None:
+        position, skipped, rest = own
         depth = Signal(range(LOOP_DEPTH + 1))
         rounds = Array(Signal(COUNT_BITS, name=f"rounds{level}") for level in range(LOOP_DEPTH))
         indices = Array(index)
@@ -317,6 +328,8 @@ class Sequencer(wiring.Component):
                 m.d.comb += taken.eq(position + 1 < self.prompt_length)
             with m.Case(Condition.END):
                 m.d.comb += taken.eq(self.ended)
+            with m.Case(Condition.REST):
+                m.d.comb += taken.eq(rest != 0)
         legal = Signal()
         m.d.comb += self.illegal.eq(((state == State.SUM) & ~is_unit & ~legal) | self.refused)
         with m.If((state == State.SUM) & ~is_unit):
@@ -349,11 +362,15 @@ class Sequencer(wiring.Component):
                     m.d.comb += legal.eq(1)
                     backward = self._field(word, Opcode.INCREMENT, "backward")
                     m.d.sync += position.eq(Mux(backward, position - count, position + count))
+                with m.Case(Opcode.SKIP):
+                    m.d.comb += legal.eq(1)
+                    less = self._field(word, Opcode.SKIP, "less")
+                    m.d.sync += skipped.eq(Mux(count > less, count - less, 0))
                 with m.Case(Opcode.HALT):
                     m.d.comb += legal.eq(1)
                     m.d.sync += pc.eq(pc)
         with m.If(self.start):
-            m.d.sync += [depth.eq(0), position.eq(0), *(i.eq(0) for i in index)]
+            m.d.sync += [depth.eq(0), position.eq(0), skipped.eq(0), *(i.eq(0) for i in index)]
 
     def _retire(
         self, m: Module, word: Value, pc: Signal, issue: Signal, index: list[Signal]

@@ -8,7 +8,7 @@ meaning; `emulator` executes it.
 import enum
 from dataclasses import dataclass
 
-ENCODING_VERSION = 3
+ENCODING_VERSION = 4
 LOOP_DEPTH = 4
 """Loops that a sequencer can nest; level 0 is the outermost."""
 SEMAPHORE_BITS = 8
@@ -44,11 +44,13 @@ class Opcode(enum.IntEnum):
     """Add a count to this sequencer's POSITION, or subtract it."""
     HALT = 6
     """Stop this sequencer."""
+    SKIP = 7
+    """SKIPPED = max(0, count - `less`), in this sequencer."""
     EXECUTE = 8
 
 
 class Register(enum.IntEnum):
-    """Run-time registers; POSITION is each sequencer's own, the others are shared."""
+    """Run-time registers; POSITION, SKIPPED and REST are each sequencer's own, the others are shared."""
 
     ZERO = 0
     POSITION = 1
@@ -57,6 +59,10 @@ class Register(enum.IntEnum):
     TOKEN = 4
     PREFILL_LENGTH = 5
     """PROMPT_LENGTH - 1: tokens whose successor is known."""
+    SKIPPED = 6
+    """What SKIP set: tokens that an attention mask leaves out, say."""
+    REST = 7
+    """max(0, POSITION - SKIPPED)."""
 
 
 class Condition(enum.IntEnum):
@@ -67,6 +73,8 @@ class Condition(enum.IntEnum):
     """POSITION + 1 < PROMPT_LENGTH: the next token is known, so no logits are needed."""
     END = 2
     """The END flag, set by SYS with the last token."""
+    REST = 3
+    """REST is not zero."""
 
 
 class Destination(enum.IntEnum):
@@ -199,6 +207,10 @@ CONTROL: dict[Opcode, list[Field]] = {
         Field("backward", 1, "subtract instead of adding"),
     ],
     Opcode.HALT: [],
+    Opcode.SKIP: [
+        *count_fields("count", "that SKIPPED is made of"),
+        Field("less", COUNT_BITS, "subtracted from the count"),
+    ],
 }
 
 

@@ -36,12 +36,14 @@ class Interpreter:
         self.unit = unit
         self.lines = [decode(unit, word) for word in words]
         self.position = 0
+        self.skipped = 0
         self.token = token
         # [index, rounds] of each open loop.
         self.loops: list[list[int]] = []
 
     def register(self, number: int) -> int:
-        return [0, self.position, PROMPT_LENGTH, STEPS, self.token, PROMPT_LENGTH - 1, 0, 0][number]
+        own = [self.skipped, self.position - min(self.position, self.skipped)]
+        return [0, self.position, PROMPT_LENGTH, STEPS, self.token, PROMPT_LENGTH - 1, *own][number]
 
     def index(self, level: int) -> int:
         return self.loops[level][0] if level < len(self.loops) else 0
@@ -103,6 +105,9 @@ class Interpreter:
                 added = self.count(fields, "count")
                 self.position += -added if fields["backward"] else added
                 self.position %= 2**20
+            case Opcode.SKIP:
+                made = self.count(fields, "count")
+                self.skipped = made - min(made, fields["less"])
             case Opcode.LOOP:
                 rounds = self.count(fields, "count")
                 if rounds == 0:
@@ -115,6 +120,7 @@ class Interpreter:
                 self.loops.pop()
             case Opcode.BRANCH:
                 holds = [True, self.position + 1 < PROMPT_LENGTH, self.position >= end_position]
+                holds.append(self.position > self.skipped)
                 if holds[fields["condition"]]:
                     for _ in range(fields["close"]):
                         self.loops.pop()
@@ -186,7 +192,7 @@ def random_body(unit: Unit, generator: random.Random, depth: int, at: int) -> li
             ]
         elif kind < 0.45:
             body = random_body(unit, generator, depth, at + len(lines) + 1)
-            condition = int(generator.choice([Condition.PREFILL, Condition.ALWAYS]))
+            condition = int(generator.choice([Condition.PREFILL, Condition.ALWAYS, Condition.REST]))
             lines += [
                 (
                     Opcode.BRANCH,
@@ -198,6 +204,10 @@ def random_body(unit: Unit, generator: random.Random, depth: int, at: int) -> li
             fields = {f"count_{k}": v for k, v in random_count(generator, depth).items()}
             lines.append((Opcode.INCREMENT, {"backward": generator.randrange(2), **fields}))
         elif kind < 0.7:
+            fields = {f"count_{k}": v for k, v in random_count(generator, depth).items()}
+            fields["count_cap"] = generator.choice([2, 5, (1 << 20) - 1])
+            lines.append((Opcode.SKIP, {"less": generator.choice([0, 1, 2, 5]), **fields}))
+        elif kind < 0.75:
             lines.append(sync())
         else:
             lines.append(execute(**random_fields(unit, generator)))
