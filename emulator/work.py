@@ -204,9 +204,10 @@ def _store_kind(fields: dict[str, int], program: Program) -> str:
 
 
 def _matrix_kind(fields: dict[str, int], program: Program) -> str:
-    if fields["steps_register"] == Register.POSITION:
+    # REST: without what an attention mask leaves out.
+    if fields["steps_register"] in (Register.POSITION, Register.REST):
         return "probabilities x values"
-    if fields["blocks_register"] == Register.POSITION:
+    if fields["blocks_register"] in (Register.POSITION, Register.REST):
         return "queries x keys"
     step = "wires" if is_wired(fields) else step_name(step_format(fields))
     head = fields["result_base"] == program.information.get("logits", -1)

@@ -58,6 +58,7 @@ def plan_model(
         raise InputError(
             f"context: {context} tokens, the model has {config.maximum_positions} positions"
         )
+    _check_mask(recipe, machine)
     geometry = Geometry(config, machine)
     for credits in CREDITS:
         setting = Setting(geometry, recipe, credits)
@@ -69,6 +70,7 @@ def plan_model(
         for chunk in CHUNKS if not machine.wired_bits else (0,):
             try:
                 plan = Plan(graph, setting, context, chunk)
+                _check_chunk(plan)
                 if chunk:
                     lower(plan)
                 return plan
@@ -76,7 +78,29 @@ def plan_model(
                 continue
     # What does not fit is said of the least that could.
     setting = Setting(geometry, recipe, CREDITS[-1])
-    return Plan(compile_graph(setting), setting, context)
+    plan = Plan(compile_graph(setting), setting, context)
+    _check_chunk(plan)
+    return plan
+
+
+def _check_mask(recipe: Recipe, machine: MachineSpec) -> None:
+    """Refuse blocks of an attention mask that are parts of a block of keys."""
+    mask = recipe.attention_mask
+    if mask is not None and mask.block % machine.matrix_rows:
+        raise InputError(
+            f"recipe {recipe.name}: attention_mask: block: expected a multiple of {machine.matrix_rows}, the keys that the "
+            f"matrix engine of target {machine.name} takes together (block: {machine.matrix_rows}), found {mask.block}"
+        )
+
+
+def _check_chunk(plan: Plan) -> None:
+    """Refuse chunks that do not lie in one block of queries."""
+    if plan.mask is None or (plan.chunk and plan.mask.block % plan.chunk == 0):
+        return
+    raise InputError(
+        f"recipe {plan.setting.recipe.name}: attention_mask: expected a target that takes tokens of the prompt together; "
+        f"{plan.spec.name} takes them one after another, as it decodes"
+    )
 
 
 def lower(plan: Plan) -> dict[Unit, list[int]]:

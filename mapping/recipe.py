@@ -19,6 +19,11 @@ matrices by their sensitivity (`mapping.mixed_precision`); overrides stay as the
     candidates: [{bits: 3, group: 32}, {bits: 4, group: 32}]
     granularity: kind   # matrices that get equal formats: kind (of all layers), or matrix (each has its own)
 
+`attention_mask` makes attention block-sparse in prefill (`mapping.attention_mask`): of each block of queries, keys of the first
+blocks and of a diagonal band of blocks, the query's own the last of them, count; decoding attends to everything:
+
+    attention_mask: {block: 64, first_blocks: 1, band_blocks: 4}
+
 `pruning: activations` calibrates: weights are pruned, and their scales chosen, by magnitude times the root mean square of
 their input on `calibration.txt` in the model's folder; the default is `pruning: magnitude`.
 """
@@ -31,6 +36,7 @@ from typing import Any
 import yaml
 
 from hw.spec.errors import InputError
+from mapping.attention_mask import AttentionMask, parse_mask
 from mapping.formats import (
     BlockFormats,
     MatrixFormat,
@@ -62,6 +68,7 @@ _FIELDS = {
     "candidates",
     "granularity",
     "pruning",
+    "attention_mask",
 }
 
 
@@ -83,6 +90,8 @@ class Recipe:
         `kind` or `matrix`: what gets one format then.
     pruning : str
         `magnitude` or `activations`.
+    attention_mask : AttentionMask or None
+        Of the prompt's tokens.
     """
 
     name: str
@@ -92,6 +101,7 @@ class Recipe:
     candidates: tuple[WeightFormat, ...] = ()
     granularity: str = "kind"
     pruning: str = "magnitude"
+    attention_mask: AttentionMask | None = None
 
     def format_of(self, tensor: str) -> MatrixFormat:
         """Format of the weight matrix `tensor`."""
@@ -177,6 +187,9 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
                 f"{where}: {section}: expected {expected}, found {shown(content[section])}"
             )
     average_bits, candidates = _mixed(content, where)
+    mask = None
+    if "attention_mask" in content:
+        mask = parse_mask(content["attention_mask"], f"{where}: attention_mask")
     return Recipe(
         content.get("name", Path(where).stem),
         candidates[-1]
@@ -186,6 +199,7 @@ def recipe_from_dict(content: Any, where: str) -> Recipe:
         average_bits,
         candidates,
         *(content.get(section, otherwise) for section, (_, otherwise) in _CHOICES.items()),
+        attention_mask=mask,
     )
 
 

@@ -49,6 +49,7 @@ class _State:
     prompt_length: int
     steps: int
     position: int = 0
+    skipped: int = 0
 
     def register(self, number: int) -> int:
         """Value of a run-time register that is known before the program runs."""
@@ -58,6 +59,8 @@ class _State:
             Register.PROMPT_LENGTH: self.prompt_length,
             Register.STEPS: self.steps,
             Register.PREFILL_LENGTH: self.prompt_length - 1,
+            Register.SKIPPED: self.skipped,
+            Register.REST: max(0, self.position - self.skipped),
         }[Register(number)]
 
     def count(self, fields: dict[str, int], name: str, indices: list[int]) -> int:
@@ -76,7 +79,13 @@ class _State:
                 return self.position + 1 < self.prompt_length
             case Condition.END:
                 return self.position >= self.steps
+            case Condition.REST:
+                return self.position > self.skipped
         return True
+
+    def skip(self, fields: dict[str, int], indices: list[int]) -> None:
+        """SKIP."""
+        self.skipped = max(0, self.count(fields, "count", indices) - fields["less"])
 
     def move(self, fields: dict[str, int], indices: list[int]) -> None:
         """INCREMENT."""
@@ -120,6 +129,8 @@ def _unroll(unit: Unit, program: list[dict[str, int]], state: _State) -> Iterato
                     by = state.count(fields, "count", indices)
                     yield encode(unit, Opcode.INCREMENT, **_constant("count", by), backward=fields["backward"])  # fmt: skip
                 state.move(fields, indices)
+            case Opcode.SKIP:
+                state.skip(fields, indices)
             case Opcode.HALT:
                 yield encode(unit, Opcode.HALT)
                 return
@@ -296,6 +307,9 @@ class _Counter:
                     return total
                 continue
             opcode = item["opcode"]
+            if opcode == Opcode.SKIP:
+                state.skip(item, indices)
+                continue
             if opcode == Opcode.INCREMENT:
                 state.move(item, indices)
             if opcode != Opcode.INCREMENT or self.unit in _COUNTED:
@@ -306,9 +320,9 @@ class _Counter:
         rounds = state.count(loop.fields, "count", indices)
         total = 0
         for index in range(rounds):
-            begin = state.position
+            begin = state.position, state.skipped
             found = self._count(loop.body, state, [*indices, index])
             total += found
-            if state.position == begin and not loop.depends(len(indices)):
+            if (state.position, state.skipped) == begin and not loop.depends(len(indices)):
                 return total + found * (rounds - 1 - index)
         return total

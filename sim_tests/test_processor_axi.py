@@ -180,7 +180,7 @@ def _program_errors(program: Program) -> Iterator[dict[str, Any]]:
             if entry[sequencer.POSITION] == 0:
                 last[unit] = int(entry[sequencer.PC])
     illegal = ErrorCode.ILLEGAL_INSTRUCTION
-    for unit, opcode in zip(Unit, (0, 9, 15, 7, 0), strict=True):
+    for unit, opcode in zip(Unit, (0, 9, 15, 12, 0), strict=True):
         more = _with(program, unit, last[unit], opcode)
         yield _case(f"opcode {opcode}", illegal, unit, last[unit], **more)
     for unit in (Unit.LD, Unit.ST, Unit.MPE, Unit.SFU):

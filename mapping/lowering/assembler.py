@@ -43,6 +43,11 @@ def tiled(total: int, tile: int, level: int) -> Count:
     return Count(cap=tile, offset=total, level=level, step=tile)
 
 
+def if_any(register: Register) -> Count:
+    """One round if the register is not zero."""
+    return Count(cap=1, offset=0, register=register)
+
+
 @dataclass(frozen=True)
 class Address:
     """A memory address operand, in words."""

@@ -1,9 +1,10 @@
 """Loop levels that the units of a compiled program agree on, and counts that follow the tokens seen so far."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hw.spec.instructions import Register
-from mapping.lowering.assembler import Count, fixed
+from hw.spec.instructions import COUNT_BITS, Opcode, Register
+from mapping.attention_mask import AttentionMask
+from mapping.lowering.assembler import Assembler, Count, fixed
 from mapping.lowering.plan import CACHE_STEP, Plan
 
 TOKEN, LAYER, TILE = 0, 1, 2
@@ -12,7 +13,7 @@ HEAD, PART = 2, 3
 HEAD_TILE = 1
 """The output head stands outside the layer loop."""
 
-UNBOUNDED = (1 << 20) - 1
+UNBOUNDED = (1 << COUNT_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,14 @@ class Phase:
     behind : int
         What POSITION of LD and MPE lacks to the number of tokens seen, this round's included: they count a chunk
         before they begin with it, and a decoded token after it.
+    mask : AttentionMask or None
+        Then REST, behind SKIP, is what POSITION is otherwise.
     """
 
     tokens: int
     rows: Count
     behind: int
+    mask: AttentionMask | None = None
 
     @property
     def prefill(self) -> bool:
@@ -40,16 +44,38 @@ class Phase:
         return self.behind == 0
 
     def seen(self, unit: int, cap: int, scale: int = 1, level: int = 0, step: int = 0) -> Count:
-        """Units of a power of two of tokens that hold all tokens seen: `cap` at most, `step` less each round of `level`."""
-        return Count(
-            cap=cap,
-            offset=unit - 1 + self.behind,
-            register=Register.POSITION,
-            shift=unit.bit_length() - 1,
-            scale=scale,
-            level=level,
-            step=step,
-        )
+        """Units of a power of two of tokens that hold all tokens seen: `cap` at most, `step` less each round of `level`.
+
+        Of a mask: all tokens but those that SKIP says.
+        """
+        register = Register.REST if self.mask else Register.POSITION
+        shift = unit.bit_length() - 1
+        return Count(cap, unit - 1 + self.behind, register, shift, scale, level, step)
+
+    def first(self, unit: int, scale: int = 1) -> Count:
+        """Units that hold the first tokens of a mask, or all tokens while they are fewer; none without a mask."""
+        tokens = first_tokens(self)
+        shift = unit.bit_length() - 1
+        return Count(-(-tokens // unit) * scale, unit - 1, Register.POSITION, shift, scale)
+
+    def skip(self, a: Assembler) -> None:
+        """SKIPPED = what the tokens of the chunk at POSITION do not see; nothing without a mask."""
+        if self.mask:
+            block = self.mask.block
+            count = Count(UNBOUNDED, 0, Register.POSITION, block.bit_length() - 1, block)
+            a.emit(Opcode.SKIP, less=self.mask.full_tokens, **count.fields("count"))
+
+    def skip_first(self, a: Assembler) -> None:
+        """Take the first tokens of a mask for skipped, too, so that REST is what is behind them."""
+        if self.mask and self.mask.first_tokens:
+            count = Count(UNBOUNDED, self.mask.first_tokens, Register.SKIPPED)
+            a.emit(Opcode.SKIP, **count.fields("count"))
+
+    def unskip_first(self, a: Assembler) -> None:
+        """Undo `skip_first`."""
+        if self.mask and self.mask.first_tokens:
+            count = Count(UNBOUNDED, 0, Register.SKIPPED)
+            a.emit(Opcode.SKIP, less=self.mask.first_tokens, **count.fields("count"))
 
 
 DECODE = Phase(1, fixed(1), 1)
@@ -59,7 +85,7 @@ def prefill_phase(plan: Plan) -> Phase:
     """Chunks of `plan.chunk` tokens, the last of which may be smaller."""
     chunk = plan.chunk
     rows = Count(cap=chunk, offset=0, register=Register.PREFILL_LENGTH, level=TOKEN, step=chunk)
-    return Phase(chunk, rows, 0)
+    return Phase(chunk, rows, 0, plan.mask)
 
 
 def chunks(plan: Plan) -> Count:
@@ -78,6 +104,25 @@ def key_blocks(plan: Plan, phase: Phase, scale: int = 1) -> Count:
     """Blocks of keys in the tile of loop PART, times `scale`."""
     tile = plan.key_tile_blocks * scale
     return phase.seen(plan.spec.matrix_rows, tile, scale, PART, tile)
+
+
+def first_tokens(phase: Phase) -> int:
+    """Tokens that a mask always keeps; then what is seen is in two parts."""
+    return phase.mask.first_tokens if phase.mask else 0
+
+
+def first_key_tiles(plan: Plan, phase: Phase) -> Count:
+    """Tiles of the first keys of a mask."""
+    return phase.first(plan.key_tile_blocks * plan.spec.matrix_rows)
+
+
+def first_key_blocks(plan: Plan, phase: Phase, scale: int = 1) -> Count:
+    """Blocks of the first keys of a mask in the tile of loop PART, times `scale`."""
+    first = phase.first(plan.spec.matrix_rows, scale)
+    tile = plan.key_tile_blocks * scale
+    if first.cap <= tile:
+        return first
+    return replace(first, cap=tile, level=PART, step=tile)
 
 
 def value_steps(phase: Phase, scale: int = 1) -> Count:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from hw.spec.instructions import Condition, Destination, Opcode, Register, Unit
 from mapping.graph.ir import Operator
-from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, tiled, units
+from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, if_any, tiled, units
 from mapping.lowering.levels import (
     DECODE,
     HEAD,
@@ -17,6 +18,9 @@ from mapping.lowering.levels import (
     UNBOUNDED,
     Phase,
     chunks,
+    first_key_blocks,
+    first_key_tiles,
+    first_tokens,
     key_blocks,
     key_tiles,
     prefill_phase,
@@ -37,6 +41,8 @@ def lower_load(plan: Plan) -> Assembler:
     if plan.chunk:
         phase = prefill_phase(plan)
         with a.loop(chunks(plan)):
+            phase.skip(a)
+            phase.skip_first(a)
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
             _chunk_vectors(a, plan, phase)
             _layers(a, plan, phase)
@@ -88,6 +94,7 @@ def _input(
     signal: int = 0,
     strides: dict[int, int] | None = None,
     random: int = 0,
+    place: Place | None = None,
 ) -> None:
     a.execute(
         wait,
@@ -96,7 +103,7 @@ def _input(
         random=random,
         **address.fields(),
         **words.fields("length"),
-        **Place(plan.input.taken[name][0], strides or {}).fields("buffer"),
+        **(place or Place(plan.input.taken[name][0], strides or {})).fields("buffer"),
     )
 
 
@@ -157,28 +164,76 @@ def _attention(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None
     layer = {LAYER: plan.cache_stride}
     heads = fixed(plan.kv_heads)
     a.sync(wait=_ST | _SFU)
-    with a.loop(heads):
-        for name in ("key_scale", "value_scale"):
-            strides = {HEAD: plan.context_words}
-            address = Address(cache + plan.cache_offsets[name], layer | strides)
-            words = phase.seen(plan.word_elements, UNBOUNDED)
-            _input(a, plan, name, address, words, strides=strides)
+    _cache_scales(a, plan, phase, cache, layer)
     a.sync(signal=_SFU)
     tile_words = plan.key_tile_blocks * plan.key_block_words
     strides = layer | {HEAD: plan.key_head, PART: tile_words}
-    address = Address(cache + plan.cache_offsets["key"], strides)
+    first = Address(cache + plan.cache_offsets["key"], strides)
+    address = _behind(phase, first, plan.spec.matrix_rows, plan.key_block_words)
     words = key_blocks(plan, phase, plan.key_block_words)
     reads = 1 if phase.prefill else plan.spec.cache_reads
     for _ in range(reads):
         with _credits(a, 0 if phase.prefill else plan.key_credits) as each:
-            with a.loop(heads), a.loop(key_tiles(plan, phase)):
-                _ring(a, Destination.STREAM, address, words, each, each)
-    address = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
-    words = value_steps(phase, CACHE_STEP.block_words(1))
+            with a.loop(heads):
+                if first_tokens(phase):
+                    first_words = first_key_blocks(plan, phase, plan.key_block_words)
+                    with a.loop(first_key_tiles(plan, phase)):
+                        _ring(a, Destination.STREAM, first, first_words, each, each)
+                with a.loop(key_tiles(plan, phase)):
+                    _ring(a, Destination.STREAM, address, words, each, each)
+    first = Address(cache + plan.cache_offsets["value"], layer | {HEAD: plan.value_words})
     for _ in range(reads):
         with _credits(a, 0 if phase.prefill else plan.value_credits) as each:
             with a.loop(fixed(plan.value_blocks)):
-                _ring(a, Destination.STREAM, address, words, each, each)
+                _values(a, phase, first, each)
+
+
+def _cache_scales(
+    a: Assembler, plan: Plan, phase: Phase, cache: int, layer: dict[int, int]
+) -> None:
+    """Scales of the keys and values seen, of all heads."""
+    strides = {HEAD: plan.context_words}
+    names = ("key_scale", "value_scale")
+    first = {n: Address(cache + plan.cache_offsets[n], layer | strides) for n in names}
+    unit = plan.word_elements
+    words = phase.seen(unit, UNBOUNDED)
+    with a.loop(fixed(plan.kv_heads)):
+        if not first_tokens(phase):
+            for name in names:
+                address = _behind(phase, first[name], unit, 1)
+                _input(a, plan, name, address, words, strides=strides)
+            return
+        for name in names:
+            _input(a, plan, name, first[name], phase.first(unit), strides=strides)
+        with a.loop(if_any(Register.REST)):
+            for name in names:
+                address = _behind(phase, first[name], unit, 1)
+                place = Place(plan.input.taken[name][0] + first_tokens(phase) // unit, strides)
+                _input(a, plan, name, address, words, place=place)
+
+
+def _values(a: Assembler, phase: Phase, first: Address, each: int) -> None:
+    """A block of values: those seen, one behind the other."""
+    unit, unit_words = CACHE_STEP.span, CACHE_STEP.block_words(1)
+    address = _behind(phase, first, unit, unit_words)
+    words = value_steps(phase, unit_words)
+    if not first_tokens(phase):
+        _ring(a, Destination.STREAM, address, words, each, each)
+        return
+    # Either way the matrix engine waits for one token, and gives one credit back.
+    first_words = phase.first(unit, unit_words)
+    with a.loop(if_any(Register.REST)):
+        _ring(a, Destination.STREAM, first, first_words, wait=each)
+        _ring(a, Destination.STREAM, address, words, signal=each)
+    with a.unless(Condition.REST):
+        _ring(a, Destination.STREAM, first, first_words, each, each)
+
+
+def _behind(phase: Phase, first: Address, unit: int, words: int) -> Address:
+    """Where the tokens behind those skipped begin, if `unit` tokens take so many words from `first` on."""
+    if phase.mask is None:
+        return first
+    return replace(first, register=Register.SKIPPED, shift=unit.bit_length() - 1, factor=words)
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from mapping.lowering.levels import (
     TILE,
     Phase,
     chunks,
+    first_key_blocks,
+    first_key_tiles,
+    first_tokens,
     key_blocks,
     key_tiles,
     prefill_phase,
@@ -44,6 +47,7 @@ def lower_matrix(plan: Plan) -> Assembler:
     if plan.chunk:
         phase = prefill_phase(plan)
         with a.loop(chunks(plan)):
+            phase.skip(a)
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
             _layers(a, plan, phase)
     with a.token_loop():
@@ -284,29 +288,43 @@ def _tell(a: Assembler, signal: int) -> None:
 
 
 def _chunk_scores(a: Assembler, plan: Plan, phase: Phase) -> None:
-    """As `_scores`, for the tokens of a chunk: all of them times the keys of one head; SFU may follow head by head."""
+    """As `_scores`, for the tokens of a chunk: all of them times the keys of one head; SFU may follow head by head.
+
+    Of a mask: times the first keys, then times what is behind those skipped, which lies behind them in the scores.
+    """
+    phase.skip_first(a)
+    with a.loop(fixed(plan.kv_heads)):
+        if first_tokens(phase):
+            with a.loop(first_key_tiles(plan, phase)):
+                _chunk_key_tile(a, plan, phase, first_key_blocks(plan, phase), 0)
+        with a.loop(key_tiles(plan, phase)):
+            begin = plan.first_key_blocks * plan.spec.block_rows
+            _chunk_key_tile(a, plan, phase, key_blocks(plan, phase), begin)
+        a.sync(signal=_SFU)
+    phase.unskip_first(a)
+
+
+def _chunk_key_tile(a: Assembler, plan: Plan, phase: Phase, blocks: Count, begin: int) -> None:
+    """A tile of keys, whose scores lie from row `begin` on in the first round of loop PART."""
     groups, tokens = plan.groups, phase.tokens
     head_rows = plan.chunk_head_rows
-    with a.loop(fixed(plan.kv_heads)):
-        with a.loop(key_tiles(plan, phase)):
-            for g in range(groups):
-                last = g == groups - 1
-                _product(
-                    a,
-                    CACHE_STEP,
-                    0,
-                    key_blocks(plan, phase),
-                    fixed(plan.head // CACHE_STEP.span),
-                    _place(plan, "activation", "q", g * plan.head // 4, {HEAD: groups * plan.head // 4}),
-                    _place(plan, "result", "scores", g * head_rows,
-                           {HEAD: groups * head_rows, PART: plan.key_tile_blocks * plan.spec.block_rows}),
-                    _place(plan, "scale", "q", g * tokens, {HEAD: groups * tokens}),
-                    Vectors(phase.rows, plan.heads * plan.head // 4, plan.context_rows, 1),
-                    pop=last,
-                    wait=0 if g else _LD,
-                    signal=_LD if last else 0,
-                )  # fmt: skip
-        a.sync(signal=_SFU)
+    for g in range(groups):
+        last = g == groups - 1
+        _product(
+            a,
+            CACHE_STEP,
+            0,
+            blocks,
+            fixed(plan.head // CACHE_STEP.span),
+            _place(plan, "activation", "q", g * plan.head // 4, {HEAD: groups * plan.head // 4}),
+            _place(plan, "result", "scores", g * head_rows + begin,
+                   {HEAD: groups * head_rows, PART: plan.key_tile_blocks * plan.spec.block_rows}),
+            _place(plan, "scale", "q", g * tokens, {HEAD: groups * tokens}),
+            Vectors(phase.rows, plan.heads * plan.head // 4, plan.context_rows, 1),
+            pop=last,
+            wait=0 if g else _LD,
+            signal=_LD if last else 0,
+        )  # fmt: skip
 
 
 def _chunk_values(a: Assembler, plan: Plan, phase: Phase) -> None:

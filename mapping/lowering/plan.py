@@ -81,6 +81,10 @@ class Plan(Geometry):
         super().__init__(setting.geometry.config, setting.geometry.spec)
         config, spec, credits = self.config, self.spec, setting.credits
         self.graph, self.setting, self.chunk, self.credits = graph, setting, chunk, credits
+        mask = setting.recipe.attention_mask
+        # The last token of a prompt is decoded, and at least one is generated.
+        self.mask = mask if mask is not None and mask.skips(context - 1) else None
+        """Attention mask of prefill, if it leaves any token out in this context."""
         lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
@@ -105,6 +109,9 @@ class Plan(Geometry):
             1 << (key_room.bit_length() - 1), max(1, round_up(context, tokens) // rows)
         )
         self.key_tile_blocks = 1 << (self.key_tile_blocks.bit_length() - 1)
+        # The first tokens of a mask are whole tiles, or fewer than one.
+        while self.first_key_blocks > self.key_tile_blocks and self.first_key_blocks % self.key_tile_blocks:  # fmt: skip
+            self.key_tile_blocks //= 2
         self.context = round_up(context, max(tokens, self.key_tile_blocks * rows))
         self.context_rows = self.context // lanes
         self.context_words = self.context // self.word_elements
@@ -128,6 +135,11 @@ class Plan(Geometry):
             )
         self._plan_memory()
         self._plan_buffers()
+
+    @property
+    def first_key_blocks(self) -> int:
+        """Blocks of keys that a mask always keeps."""
+        return self.mask.first_tokens // self.spec.matrix_rows if self.mask else 0
 
     def _plan_memory(self) -> None:
         spec, config = self.spec, self.config

@@ -26,6 +26,7 @@ def lower_vector(plan: Plan) -> Assembler:
         phase = prefill_phase(plan)
         v = VectorRegions(plan, a, phase)
         with a.loop(chunks(plan)):
+            phase.skip(a)
             _embedding(v)
             _layers(v)
             # Only now, as all layers read the chunk's rows of the RoPE table, which came with the embeddings.

@@ -34,9 +34,10 @@ def attention(v: VectorRegions, node: Node) -> None:
     _side_by_side(v)
 
 
-def _sequence_length() -> Count:
-    """Tokens that the first row of this round attends to: POSITION + 1."""
-    return Count(cap=UNBOUNDED, offset=1, register=Register.POSITION)
+def _sequence_length(v: VectorRegions) -> Count:
+    """Tokens that the first row of this round attends to: POSITION + 1, without those that a mask skips."""
+    register = Register.REST if v.phase.mask else Register.POSITION
+    return Count(cap=UNBOUNDED, offset=1, register=register)
 
 
 def _rotate(v: VectorRegions, name: str, rows: Count, wait: int) -> Operand:
@@ -156,7 +157,7 @@ def _scores(v: VectorRegions, offset: int, head_pitch: int) -> tuple[Operand, Op
 
 def _softmax(v: VectorRegions) -> None:
     """Probabilities times the values' scales, quantized; one over their sum goes into the output's scale."""
-    plan, p, length = v.plan, v.program, _sequence_length()
+    plan, p, length = v.plan, v.program, _sequence_length(v)
     kv_heads, heads, pitch = plan.kv_heads, fixed(plan.heads), plan.context_rows
     for g in range(plan.groups):
         found, scores = _scores(v, g * kv_heads * pitch, 0)
@@ -175,7 +176,7 @@ def _softmax(v: VectorRegions) -> None:
 
 def _chunk_softmax(v: VectorRegions) -> None:
     """As `_softmax`, for the tokens of a chunk, query head by query head; row r sees r tokens more than the first."""
-    plan, p, length, rows = v.plan, v.program, _sequence_length(), v.phase.rows
+    plan, p, length, rows = v.plan, v.program, _sequence_length(v), v.phase.rows
     head_rows, groups = plan.chunk_head_rows, plan.groups
     tokens, pitch = v.phase.tokens, plan.context_rows
     scale_pitch = {HEAD: plan.context_words * plan.spec.word_rows}
