@@ -63,8 +63,8 @@ class AttentionMask:
         return (key <= query) & ~hidden
 
     def density(self, tokens: int) -> float:
-        """Share of the causal pairs of query and key that is seen in a prompt of so many tokens."""
-        skipped = int(self.skipped(np.arange(tokens)).sum())
+        """Share of the causal pairs of query and key that is seen in a prompt of so many tokens, the last of which is decoded."""
+        skipped = int(self.skipped(np.arange(tokens - 1)).sum())
         return 1 - skipped / (tokens * (tokens + 1) // 2)
 
     def describe(self, tokens: int) -> str:
@@ -91,8 +91,7 @@ def parse_mask(content: Any, where: str) -> AttentionMask:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")
     for name, least, most in zip(known, (2, 0, 1), (_MOST_BLOCK, *2 * [_MOST_BLOCKS]), strict=True):
         value = content.get(name)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not least <= value <= most:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise InputError(
                 f"{where}: {name}: expected a whole number from {least} to {most}, found {shown(value)}"
             )

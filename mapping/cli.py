@@ -11,7 +11,7 @@ from hw.spec.errors import InputError
 from mapping.estimate_cli import estimate_command
 from mapping.export_cli import export_command
 from mapping.lengths_cli import lengths_command
-from mapping.options import choose_recipe_of, recipe_option, target_option
+from mapping.options import choose_recipe_of, note_mask, recipe_option, target_option
 
 if TYPE_CHECKING:
     from mapping.frontend.model import Model
@@ -67,6 +67,7 @@ def compile_command(
     if output is None:
         return
     program = compile_to_file(loaded, machine, formats, output, context)
+    note_mask(formats, program.information["context"])
     facts = {
         "program": str(output),
         "model": loaded.name,
@@ -105,6 +106,12 @@ def _print_passes(setting: "Setting") -> None:
 @click.option("--token-ids", type=click.Path(path_type=Path), help="JSON list of token ids.")
 @click.option("--context", type=int, default=256, show_default=True, help="Tokens of a window.")
 @click.option("--limit", type=int, help="Predict at most this many tokens.")
+@click.option(
+    "--prompt",
+    type=int,
+    help="Tokens that each window begins with, to be taken as a prompt: only their last one's successor is predicted. "
+    "By default 1; half of a window if the recipe has an attention mask, which is about prompts only.",
+)
 @json_option
 def eval_command(
     model: str,
@@ -114,6 +121,7 @@ def eval_command(
     token_ids: Path | None,
     context: int,
     limit: int | None,
+    prompt: int | None,
     as_json: bool,
 ) -> None:
     """Loss of MODEL on a text: in float, compressed, and bit-exact.
@@ -134,14 +142,20 @@ def eval_command(
     machine = load_machine(target)
     chosen = choose_recipe_of(recipe, loaded, machine)
     context = min(context, loaded.config.maximum_positions - 1, machine.tokens - 1)
+    if prompt is None:
+        prompt = 1 if chosen.attention_mask is None else max(1, context // 2)
+    note_mask(chosen, prompt)
     plan = plan_model(loaded.config, machine, chosen, context + 1)
     program = compile_model(loaded, machine, chosen, context + 1)
     total = min(len(ids) - 1, limit or len(ids))
     losses = {}
     for name, measure in (
-        ("float", lambda told: float_loss(loaded, ids, context, limit, told)),
-        ("compressed", lambda told: compressed_loss(loaded, plan, ids, context, limit, told)),
-        ("exact", lambda told: exact_loss(program, ids, context, limit, told)),
+        ("float", lambda told: float_loss(loaded, ids, context, limit, told, prompt)),
+        (
+            "compressed",
+            lambda told: compressed_loss(loaded, plan, ids, context, limit, told, prompt),
+        ),
+        ("exact", lambda told: exact_loss(program, ids, context, limit, told, prompt)),
     ):
         with progress(name, total) as advance:
             done = 0
@@ -155,7 +169,8 @@ def eval_command(
     facts: dict[str, Any] = {"tokens": losses["float"].tokens}
     facts |= {f"{name}_nll": result.loss for name, result in losses.items()}
     facts |= {f"{name}_perplexity": result.perplexity for name, result in losses.items()}
-    baseline = trigram_loss(loaded, ids) if total == len(ids) - 1 else None
+    whole = total == len(ids) - 1 and prompt == 1
+    baseline = trigram_loss(loaded, ids) if whole else None
     if baseline is not None:
         facts["trigram_nll"] = baseline
     facts["exact_over_float"] = math.exp(losses["exact"].loss - losses["float"].loss)
@@ -164,12 +179,15 @@ def eval_command(
         "recipe": chosen.name,
         "target": machine.name,
         "context": context,
+        "prompt": prompt,
         "weight_bits_per_parameter": weight_bits_per_parameter(plan),
     }
     if as_json:
         print_json(facts)
         return
     title = f"{loaded.name}, {chosen.name}: {facts['tokens']} tokens in windows of {context}"
+    if prompt > 1:
+        title += f", behind prompts of {prompt}"
     rows = [[name, losses[name].loss, losses[name].perplexity] for name in losses]
     if baseline is not None:
         rows.append(["trigram model (model card)", baseline, math.exp(baseline)])

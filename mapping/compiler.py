@@ -1,5 +1,6 @@
 """The compiler: a model, a machine and a recipe become one program."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,10 @@ def plan_model(
                 continue
     # What does not fit is said of the least that could.
     setting = Setting(geometry, recipe, CREDITS[-1])
-    plan = Plan(compile_graph(setting), setting, context)
-    _check_chunk(plan)
+    graph = compile_graph(setting)
+    plan = Plan(graph, setting, context)
+    if plan.mask is not None:
+        raise _no_chunk(plan)
     return plan
 
 
@@ -95,11 +98,21 @@ def _check_mask(recipe: Recipe, machine: MachineSpec) -> None:
 
 def _check_chunk(plan: Plan) -> None:
     """Refuse chunks that do not lie in one block of queries."""
-    if plan.mask is None or (plan.chunk and plan.mask.block % plan.chunk == 0):
-        return
-    raise InputError(
-        f"recipe {plan.setting.recipe.name}: attention_mask: expected a target that takes tokens of the prompt together; "
-        f"{plan.spec.name} takes them one after another, as it decodes"
+    if plan.mask is not None and (not plan.chunk or plan.mask.block % plan.chunk):
+        raise _no_chunk(plan)
+
+
+def _no_chunk(plan: Plan) -> InputError:
+    """Why an attention mask cannot be: what the smallest chunk lacks, if that is known."""
+    why = "its matrices are wires"
+    if not plan.wired:
+        try:
+            lower(Plan(plan.graph, plan.setting, plan.context, CHUNKS[-2]))
+        except InputError as error:
+            why = str(error)
+    return InputError(
+        f"recipe {plan.setting.recipe.name}: attention_mask: expected a target that takes {CHUNKS[-2]} or more tokens of the "
+        f"prompt together, found {plan.spec.name}, which takes one ({why})"
     )
 
 
@@ -199,6 +212,8 @@ def _information(model: Model, recipe: Recipe, plan: Plan, wires: Wires | None) 
         "logits": plan.result.taken["logits"][0],
         "regions": {name: list(region) for name, region in plan.memory.taken.items()},
     }
+    if plan.mask is not None:
+        information["attention_mask"] = asdict(plan.mask)
     if wires is not None:
         information["wires"] = [matrix.name for matrix in wires.matrices]
         information["hardwired_weights"] = sum(m.rows * m.columns for _, m in plan.wired_tensors())

@@ -32,6 +32,7 @@ LABELS = {
     "tokens": "given",
     "cycles": "emulated",
     "prefill_seconds": "emulated",
+    "attention_density": "counted",
     "decode_tokens_per_second": "emulated",
     "bandwidth_fraction": "emulated",
     "ceiling_fraction": "emulated",
@@ -160,6 +161,8 @@ def estimate(
             *(f"{machine.name}: {name}" for name in fitted or {}),
         ],
     }
+    if recipe.attention_mask is not None:
+        facts["attention_density"] = recipe.attention_mask.density(prompt_length)
     if tokens > 1:
         facts |= _decode_figures(run, prompt_length, tokens, board)
     if design is not None:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from emulator.console import json_option, print_json, print_table
-from mapping.options import choose_recipe_of, recipe_option, target_option
+from mapping.options import choose_recipe_of, note_mask, recipe_option, target_option
 
 
 @click.command("estimate")
@@ -31,6 +31,7 @@ def estimate_command(
 
     loaded, machine = load_model(model), load_machine(target)
     formats = choose_recipe_of(recipe, loaded, machine)
+    note_mask(formats, prompt_length)
     board, fitted = load_board(target), load_fitted(target)
     facts = estimate(loaded.config, machine, formats, prompt_length, tokens, board, fitted)
     if as_json:

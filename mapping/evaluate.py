@@ -2,7 +2,8 @@
 
 A text is cut into windows that do not overlap, and every window starts from nothing. The last token
 of a window is asked for the first token of the next, so each token of the text but the very first is
-predicted exactly once.
+predicted exactly once; unless windows begin with a prompt of several tokens, of which only the last is
+asked for its successor.
 """
 
 import math
@@ -21,7 +22,7 @@ LogitsFunction = Callable[[TokenIds], npt.NDArray[np.floating]]
 """From the tokens [T] of one window to logits [T, vocabulary]; knows nothing of earlier windows."""
 
 LossFunction = Callable[[TokenIds, TokenIds], npt.NDArray[np.floating]]
-"""From the tokens [T] of one window and the tokens [T] that follow each to losses [T] in nats."""
+"""From the tokens [T] of one window and those [L] that follow the last L of them to losses [L] in nats."""
 
 Progress = Callable[[int, int], None]
 """Told after each window how many tokens are done, and of how many."""
@@ -73,6 +74,7 @@ def evaluate_logits(
     *,
     context_length: int = DEFAULT_CONTEXT,
     limit: int | None = None,
+    prompt: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a model that returns logits, such as `FloatReference.logits`.
@@ -81,10 +83,15 @@ def evaluate_logits(
     """
 
     def losses(inputs: TokenIds, targets: TokenIds) -> Losses:
-        return negative_log_likelihood(logits(inputs), targets)
+        return negative_log_likelihood(logits(inputs)[-len(targets) :], targets)
 
     return evaluate_losses(
-        token_ids, losses, context_length=context_length, limit=limit, progress=progress
+        token_ids,
+        losses,
+        context_length=context_length,
+        limit=limit,
+        prompt=prompt,
+        progress=progress,
     )
 
 
@@ -94,6 +101,7 @@ def evaluate_losses(
     *,
     context_length: int = DEFAULT_CONTEXT,
     limit: int | None = None,
+    prompt: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a model that returns the loss of each token.
@@ -107,21 +115,29 @@ def evaluate_losses(
     context_length : int
         Tokens a window.
     limit : int or None
-        Predict at most this many tokens.
+        Predict at most this many tokens; those of prompts count.
+    prompt : int
+        Tokens at the beginning of each window of which only the last one's successor is predicted.
     progress : callable or None
         Called after each window.
 
     Raises
     ------
     InputError
-        If the text has fewer than two tokens, or the context length or the limit is not positive.
+        If the text has fewer than two tokens, or the context length or the limit is not positive, or prompts are
+        longer than windows, or no text is left behind them.
     ValueError
         If the callable returns another number of losses than there are targets, or NaN.
     """
     parts = []
-    cut = list(windows(token_ids, context_length, limit))
+    if not 1 <= prompt <= context_length:
+        raise InputError(f"prompt: expected 1 to {context_length} tokens, found {prompt}")
+    cut = [pair for pair in windows(token_ids, context_length, limit) if len(pair[0]) >= prompt]
+    if not cut:
+        raise InputError(f"text: expected more tokens than a prompt of {prompt}")
     total, done = sum(inputs.size for inputs, _ in cut), 0
-    for inputs, targets in cut:
+    for inputs, following in cut:
+        targets = following[prompt - 1 :]
         part = np.asarray(losses(inputs, targets), np.float64)
         if part.shape != targets.shape:
             raise ValueError(f"losses must have shape {targets.shape}, not {part.shape}")

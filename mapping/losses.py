@@ -30,12 +30,17 @@ _INT8_POINTS = frozenset({
 
 
 def float_loss(
-    model: Model, ids: list[int], context: int, limit: int | None, progress: Progress | None
+    model: Model,
+    ids: list[int],
+    context: int,
+    limit: int | None,
+    progress: Progress | None,
+    prompt: int = 1,
 ) -> Evaluation:
-    """Loss of the float model."""
+    """Loss of the float model, which knows no attention mask."""
     reference = FloatReference(model)
     return evaluate_logits(
-        ids, reference.logits, context_length=context, limit=limit, progress=progress
+        ids, reference.logits, context_length=context, limit=limit, prompt=prompt, progress=progress
     )
 
 
@@ -46,18 +51,29 @@ def compressed_loss(
     context: int,
     limit: int | None,
     progress: Progress | None,
+    prompt: int = 1,
 ) -> Evaluation:
-    """Loss with the recipe's weights and INT8 activations and KV cache, otherwise computed in float."""
+    """Loss with the recipe's weights, its attention mask, and INT8 activations and KV cache, otherwise computed in float."""
     reference = FloatReference(
-        model, overrides=dequantized_weights(model, plan), activation_hook=fake_quantize
+        model,
+        overrides=dequantized_weights(model, plan),
+        activation_hook=fake_quantize,
+        attention_mask=plan.mask,
+        # The last token of a prompt is decoded.
+        masked=prompt - 1,
     )
     return evaluate_logits(
-        ids, reference.logits, context_length=context, limit=limit, progress=progress
+        ids, reference.logits, context_length=context, limit=limit, prompt=prompt, progress=progress
     )
 
 
 def exact_loss(
-    program: Program, ids: list[int], context: int, limit: int | None, progress: Progress | None
+    program: Program,
+    ids: list[int],
+    context: int,
+    limit: int | None,
+    progress: Progress | None,
+    prompt: int = 1,
 ) -> Evaluation:
     """Loss of the compiled program, bit for bit as the hardware computes its logits."""
     machine = Machine(program, check=False, trace=False)
@@ -67,20 +83,22 @@ def exact_loss(
     rows = -(-part // program.machine.lanes)
 
     def losses(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        logits = np.empty((len(inputs), vocabulary))
-        forced = [int(token) for token in (*inputs[1:], targets[-1])]
-        steps = machine.steps([int(inputs[0])], len(inputs), forced=forced)
+        logits = np.empty((len(targets), vocabulary))
+        forced = [int(token) for token in (*inputs[prompt:], targets[-1])]
+        steps = machine.steps([int(i) for i in inputs[:prompt]], len(targets), forced=forced)
         for step, _ in enumerate(steps):
-            if step:
+            if step >= prompt:
                 # Of the output head a core has every `cores`-th row.
                 parts = [
                     state.result[first : first + rows].reshape(-1)[:part]
                     for state in machine.states
                 ]
-                logits[step - 1] = np.stack(parts, axis=1).reshape(-1)[:vocabulary]
+                logits[step - prompt] = np.stack(parts, axis=1).reshape(-1)[:vocabulary]
         return negative_log_likelihood(logits, targets)
 
-    return evaluate_losses(ids, losses, context_length=context, limit=limit, progress=progress)
+    return evaluate_losses(
+        ids, losses, context_length=context, limit=limit, prompt=prompt, progress=progress
+    )
 
 
 def dequantized_weights(model: Model, plan: Plan) -> dict[str, np.ndarray]:

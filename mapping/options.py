@@ -36,3 +36,9 @@ def choose_recipe_of(recipe: str | None, model: "Model", machine: "MachineSpec")
     for line in chosen.notes:
         note(line)
     return settle_recipe(chosen.recipe, model.config, model)
+
+
+def note_mask(recipe: "Recipe", prompt_length: int) -> None:
+    """Tell what the recipe's attention mask leaves of a prompt."""
+    if recipe.attention_mask is not None:
+        note(recipe.attention_mask.describe(prompt_length))

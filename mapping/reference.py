@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.spec.errors import InputError
+from mapping.attention_mask import AttentionMask
 from mapping.frontend.config import require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.opt import BIAS, POSITION_OFFSET, POSITIONS
@@ -96,6 +97,10 @@ class FloatReference:
         Called at every point.
     keep_weights : bool or None
         Whether weights stay in memory once read; None decides by the size of the model.
+    attention_mask : AttentionMask or None
+        Of the first tokens of every text, those before `masked`; all others attend to everything.
+    masked : int
+        How many those are.
 
     Raises
     ------
@@ -111,6 +116,8 @@ class FloatReference:
         overrides: Mapping[str, npt.NDArray[np.floating]] | None = None,
         activation_hook: ActivationHook | None = None,
         keep_weights: bool | None = None,
+        attention_mask: AttentionMask | None = None,
+        masked: int = 0,
     ) -> None:
         require_flight(model.config, "this reference")
         self.model = model
@@ -121,6 +128,7 @@ class FloatReference:
         self._overrides = dict(overrides or {})
         self._check_overrides()
         self._hook = activation_hook
+        self._mask, self._masked = attention_mask, masked
         self._keep = model.parameters <= _KEPT_PARAMETERS if keep_weights is None else keep_weights
         self._kept: dict[str, Floats] = {}
         self._caches = self._new_caches()
@@ -284,8 +292,7 @@ class FloatReference:
         )
         scores = grouped @ all_keys[:, None].swapaxes(-1, -2)
         scores *= self.precision(1.0 / math.sqrt(config.head_dim))
-        future = np.arange(positions) > np.arange(positions - tokens, positions)[:, None]
-        np.copyto(scores, -np.inf, where=future)
+        np.copyto(scores, -np.inf, where=self._hidden(positions - tokens, positions))
         probabilities = self._at(
             prefix + "probabilities", softmax(scores).reshape(config.heads, tokens, positions)
         ).reshape(scores.shape)
@@ -294,6 +301,15 @@ class FloatReference:
         return self._linear(
             self._at(prefix + "attention_output", output), prefix + "self_attn.o_proj"
         )
+
+    def _hidden(self, begin: int, positions: int) -> npt.NDArray[np.bool_]:
+        """Which keys [P] the queries from `begin` on do not see: [P - begin, P]."""
+        queries, keys = np.arange(begin, positions), np.arange(positions)
+        hidden = keys > queries[:, None]
+        if self._mask is not None:
+            masked = queries < self._masked
+            hidden[masked] = ~self._mask.visible(queries[masked], keys)
+        return hidden
 
     def _feed_forward(self, prefix: str, stream: Floats) -> Floats:
         x = self._norm(stream, prefix + "post_attention_layernorm")

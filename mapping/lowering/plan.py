@@ -115,7 +115,11 @@ class Plan(Geometry):
         self.context = round_up(context, max(tokens, self.key_tile_blocks * rows))
         self.context_rows = self.context // lanes
         self.context_words = self.context // self.word_elements
-        self.chunk_head_rows = max(1, chunk) * self.context_rows
+        self.chunk_context = self.context
+        """Tokens that a token of a chunk attends to, at most."""
+        if self.mask:
+            self.chunk_context = min(self.context, round_up(self.mask.full_tokens + self.mask.block, tokens))  # fmt: skip
+        self.chunk_head_rows = max(1, chunk) * self.chunk_context // lanes
         """Rows of the scores of one head, for all tokens that are processed at once."""
         self.value_words = CACHE_STEP.block_words(self.context // CACHE_STEP.span)
         if self.value_words > spec.stream_words // credits:
@@ -286,7 +290,7 @@ class Plan(Geometry):
         part, ffn_part = self.hidden_part // lanes, self.ffn_part // lanes
         all_heads = self.cores * heads * self.head_rows
         row, words, blocks = self.hidden_rows, self.hidden_words, spec.block_rows
-        scores = heads * self.chunk_head_rows
+        scores = heads * max(self.context_rows, self.chunk_head_rows)
         begin = {"embedding": tokens * words}
         always = {self.position_table: tokens * self.position_words}
         if config.opt:

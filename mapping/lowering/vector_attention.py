@@ -147,11 +147,12 @@ def _scales(v: VectorRegions, name: str) -> Place:
 
 def _scores(v: VectorRegions, offset: int, head_pitch: int) -> tuple[Operand, Operand]:
     """Scores of a head's tokens, or of several heads of the token, as results and as vectors."""
-    places = []
-    for source, regions in ((Source.RESULT, v.plan.result), (Source.VECTOR, v.plan.vector)):
+    plan, places = v.plan, []
+    pitch = (plan.chunk_context if v.phase.prefill else plan.context) // plan.spec.lanes
+    for source, regions in ((Source.RESULT, plan.result), (Source.VECTOR, plan.vector)):
         start = regions.taken["scores"][0] + offset
         strides = {HEAD: head_pitch} if v.phase.prefill else {}
-        places.append(Operand(source, Place(start, strides), v.plan.context_rows))
+        places.append(Operand(source, Place(start, strides), pitch))
     return places[0], places[1]
 
 
@@ -178,7 +179,7 @@ def _chunk_softmax(v: VectorRegions) -> None:
     """As `_softmax`, for the tokens of a chunk, query head by query head; row r sees r tokens more than the first."""
     plan, p, length, rows = v.plan, v.program, _sequence_length(v), v.phase.rows
     head_rows, groups = plan.chunk_head_rows, plan.groups
-    tokens, pitch = v.phase.tokens, plan.context_rows
+    tokens, pitch = v.phase.tokens, plan.chunk_context // plan.spec.lanes
     scale_pitch = {HEAD: plan.context_words * plan.spec.word_rows}
     key_scale = Operand(Source.INPUT, Place(v.input("key_scale").place.base, scale_pitch))
     value_scale = Operand(Source.INPUT, Place(v.input("value_scale").place.base, scale_pitch))

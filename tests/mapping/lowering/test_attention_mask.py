@@ -1,7 +1,6 @@
 """Block-sparse attention in prefill: every bit of a compiled program's attention against a dense matrix of what is visible."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,14 +9,11 @@ import pytest
 
 from emulator.machine import Machine
 from emulator.numerics import floating, functions
-from emulator.timing import TimingEngine
-from hw.spec.errors import InputError
-from hw.spec.instructions import Opcode, Unit, decode
+from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.machine_file import load_machine
-from hw.spec.program import Program
 from mapping.attention_mask import AttentionMask
-from mapping.compiler import assemble, compile_instructions, compile_model, plan_model
+from mapping.compiler import assemble
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import load_model, synthetic_model
 from mapping.lowering.geometry import Geometry
