@@ -83,7 +83,7 @@ def evaluate_logits(
     """
 
     def losses(inputs: TokenIds, targets: TokenIds) -> Losses:
-        return negative_log_likelihood(logits(inputs)[-len(targets) :], targets)
+        return negative_log_likelihood(logits(inputs)[len(inputs) - len(targets) :], targets)
 
     return evaluate_losses(
         token_ids,

@@ -22,7 +22,7 @@ matrices by their sensitivity (`mapping.mixed_precision`); overrides stay as the
 `attention_mask` makes attention block-sparse in prefill (`mapping.attention_mask`): of each block of queries, keys of the first
 blocks and of a diagonal band of blocks, the query's own the last of them, count; decoding attends to everything:
 
-    attention_mask: {block: 64, first_blocks: 1, band_blocks: 4}
+    attention_mask: {block: 64, first_blocks: 1, band_blocks: 2}
 
 `pruning: activations` calibrates: weights are pruned, and their scales chosen, by magnitude times the root mean square of
 their input on `calibration.txt` in the model's folder; the default is `pruning: magnitude`.

@@ -81,11 +81,7 @@ class Plan(Geometry):
         super().__init__(setting.geometry.config, setting.geometry.spec)
         config, spec, credits = self.config, self.spec, setting.credits
         self.graph, self.setting, self.chunk, self.credits = graph, setting, chunk, credits
-        mask = setting.recipe.attention_mask
-        # The last token of a prompt is decoded, and at least one is generated.
-        self.mask = mask if mask is not None and mask.skips(context - 1) else None
-        """Attention mask of prefill, if it leaves any token out in this context."""
-        lanes, granule, rows = spec.lanes, spec.granule, spec.matrix_rows
+        lanes, rows = spec.lanes, spec.matrix_rows
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
         self.hidden_words = -(-config.hidden_size // self.word_elements)
@@ -96,7 +92,6 @@ class Plan(Geometry):
         }
         self.position_table = "positions" if config.opt else "rope"
         """What is loaded for a token's position: a learned vector, or cosines and sines."""
-        # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
         block_words = CACHE_STEP.block_words(self.head // CACHE_STEP.span)
         key_room = spec.stream_words // credits // block_words
         if key_room == 0:
@@ -104,21 +99,9 @@ class Plan(Geometry):
                 f"target {spec.name}: stream_words: a key block needs {credits * block_words}, the target has {spec.stream_words}"
             )
         self.key_block_words = block_words
-        tokens = max(rows, granule, self.word_elements)
-        self.key_tile_blocks = min(
-            1 << (key_room.bit_length() - 1), max(1, round_up(context, tokens) // rows)
-        )
-        self.key_tile_blocks = 1 << (self.key_tile_blocks.bit_length() - 1)
-        # The first tokens of a mask are whole tiles, or fewer than one.
-        while self.first_key_blocks > self.key_tile_blocks and self.first_key_blocks % self.key_tile_blocks:  # fmt: skip
-            self.key_tile_blocks //= 2
-        self.context = round_up(context, max(tokens, self.key_tile_blocks * rows))
+        self._plan_context(context, key_room)
         self.context_rows = self.context // lanes
         self.context_words = self.context // self.word_elements
-        self.chunk_context = self.context
-        """Tokens that a token of a chunk attends to, at most."""
-        if self.mask:
-            self.chunk_context = min(self.context, round_up(self.mask.full_tokens + self.mask.block, tokens))  # fmt: skip
         self.chunk_head_rows = max(1, chunk) * self.chunk_context // lanes
         """Rows of the scores of one head, for all tokens that are processed at once."""
         self.value_words = CACHE_STEP.block_words(self.context // CACHE_STEP.span)
@@ -139,6 +122,31 @@ class Plan(Geometry):
             )
         self._plan_memory()
         self._plan_buffers()
+
+    def _plan_context(self, context: int, key_room: int) -> None:
+        """The context and the attention mask of prefill, and tiles of at most `key_room` blocks of keys."""
+        spec, rows = self.spec, self.spec.matrix_rows
+        tokens = max(rows, spec.granule, self.word_elements)
+        # Keys come in tiles of a power of two of blocks, so that tile counts are shifts of POSITION.
+        largest = min(key_room, max(1, round_up(context, tokens) // rows))
+        self.key_tile_blocks = 1 << (largest.bit_length() - 1)
+
+        def padded() -> int:
+            return round_up(context, max(tokens, self.key_tile_blocks * rows))
+
+        mask = self.setting.recipe.attention_mask
+        # The last token of a prompt is decoded, and at least one is generated.
+        self.mask = mask if mask is not None and mask.skips(padded() - 2) else None
+        """Attention mask of prefill, if it leaves any token out in this context."""
+        first = self.first_key_blocks
+        while first > self.key_tile_blocks and first % self.key_tile_blocks:
+            # The first tokens of a mask are whole tiles, or fewer than one.
+            self.key_tile_blocks //= 2
+        self.context = self.chunk_context = padded()
+        """Tokens that are attended to at most, by a token of a chunk, too, if there is no mask."""
+        if self.mask:
+            seen = round_up(self.mask.full_tokens + self.mask.block, tokens)
+            self.chunk_context = min(self.context, seen)
 
     @property
     def first_key_blocks(self) -> int:

@@ -9,11 +9,14 @@ import pytest
 
 from emulator.machine import Machine
 from emulator.numerics import floating, functions
-from hw.spec.instructions import Unit
+from emulator.timing import TimingEngine
+from hw.spec.errors import InputError
+from hw.spec.instructions import Opcode, Unit, decode
 from hw.spec.machine import MachineSpec
 from hw.spec.machine_file import load_machine
+from hw.spec.program import Program
 from mapping.attention_mask import AttentionMask
-from mapping.compiler import assemble
+from mapping.compiler import assemble, compile_instructions, plan_model
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import load_model, synthetic_model
 from mapping.lowering.geometry import Geometry
@@ -196,3 +199,89 @@ def test_attention_is_that_of_a_dense_matrix(
     # The last chunk is ragged; block and chunk end together, or not.
     for tokens in (86, 65, 7):
         check_prefill(plan, prompt_of(tokens), mask)
+
+
+@pytest.mark.parametrize(
+    "target, fields, mask, chunk",
+    [
+        ("small", {"matrix_columns": 2}, AttentionMask(16, 1, 2), 16),
+        ("tiny", {}, AttentionMask(4, 1, 3), 2),
+        ("tiny", {}, AttentionMask(8, 2, 1), 8),
+    ],
+    ids=str,
+)
+def test_attention_on_other_machines(
+    target: str, fields: dict[str, int], mask: AttentionMask, chunk: int
+) -> None:
+    plan = planned(shape(4, 2, 8), wide(target, **fields), mask, chunk)
+    check_prefill(plan, prompt_of(84), mask)
+
+
+@pytest.mark.parametrize("first, tile", [(1, 2), (2, 2), (3, 1), (4, 2)])
+def test_first_keys_are_whole_tiles_or_fewer_than_one(first: int, tile: int) -> None:
+    """Long heads, so that a part of the ring holds two blocks of keys."""
+    mask = AttentionMask(16, first, 1)
+    plan = planned(shape(2, 1, 64), wide("small", stream_words=256), mask, 4)
+    assert (plan.first_key_blocks, plan.key_tile_blocks) == (first, tile)
+    check_prefill(plan, prompt_of(90), mask)
+
+
+def test_chunks_of_other_cores_are_masked_alike() -> None:
+    """Two cores, each with one KV head: the tokens are those of one core."""
+    mask, found = AttentionMask(16, 1, 1), []
+    for cores in (1, 2):
+        plan = planned(shape(4, 2, 8), wide("small", cores=cores), mask, 8)
+        program = assemble(synthetic_model(plan.config), plan, plan.setting.recipe)
+        state, _ = Machine(program, trace=False).run(prompt_of(80), 12)
+        found.append(state.tokens[:92].tolist())
+    assert found[0] == found[1]
+
+
+def instructions(mask: AttentionMask | None, context: int) -> Program:
+    recipe = dataclasses.replace(W8A8, attention_mask=mask)
+    return compile_instructions(plan_model(shape(4, 2, 8), wide("small"), recipe, context))
+
+
+def test_a_mask_that_leaves_nothing_out_changes_no_instruction() -> None:
+    def opcodes(program: Program) -> set[int]:
+        return {decode(u, word)["opcode"] for u, words in program.instructions.items() for word in words}  # fmt: skip
+
+    # Prompts of up to 127 tokens, of which 126 are prefilled; token 112 is the first that does not see a block.
+    mask = AttentionMask(16, 1, 6)
+    dense = instructions(None, 112).instructions
+    assert instructions(None, 112).information["context"] == 128
+    assert Opcode.SKIP not in opcodes(instructions(None, 112))
+    assert Opcode.SKIP in opcodes(instructions(mask, 112))
+    for band in (7, 20, 1 << 18):
+        assert instructions(AttentionMask(16, 1, band), 112).instructions == dense
+
+
+def test_what_is_skipped_takes_no_time() -> None:
+    """The longer the prompt, the more is saved; and a wider band costs more."""
+    dense, narrow, wider = (
+        TimingEngine(instructions(mask, 256))
+        for mask in (None, AttentionMask(16, 1, 2), AttentionMask(16, 1, 6))
+    )
+    saved = [dense.run(n, 1).cycles - narrow.run(n, 1).cycles for n in (100, 150, 200, 250)]
+    assert 0 < saved[0] < saved[1] < saved[2] < saved[3]
+    assert narrow.run(250, 1).cycles < wider.run(250, 1).cycles < dense.run(250, 1).cycles
+    read = [engine.run(250, 1).bytes_read for engine in (narrow, wider, dense)]
+    assert read[0] < read[1] < read[2]
+
+
+@pytest.mark.parametrize(
+    "target, mask, config, message",
+    [
+        ("large", AttentionMask(16, 1, 2), (4, 2, 8), "block: expected a multiple of [0-9]+, .* .block: [0-9]+., found 16"),
+        ("tiny", AttentionMask(8, 1, 2), (4, 2, 8), "takes 2 or more tokens of the prompt together, found tiny, .*matrix_scales"),
+        ("hardwired-tiny", AttentionMask(16, 1, 1), (4, 2, 8), "attention_mask: .*wires"),
+    ],
+    ids=["parts of key blocks", "no chunk", "wires"],
+)  # fmt: skip
+def test_targets_that_cannot(
+    target: str, mask: AttentionMask, config: tuple[int, int, int], message: str
+) -> None:
+    name = "w4a8-channel" if "hardwired" in target else "w8a8"
+    recipe = dataclasses.replace(load_recipe(name), attention_mask=mask)
+    with pytest.raises(InputError, match=message):
+        plan_model(shape(*config), load_machine(target), recipe, CONTEXT)
