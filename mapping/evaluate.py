@@ -130,9 +130,10 @@ def evaluate_losses(
         If the callable returns another number of losses than there are targets, or NaN.
     """
     parts = []
+    every = list(windows(token_ids, context_length, limit))
     if not 1 <= prompt <= context_length:
         raise InputError(f"prompt: expected 1 to {context_length} tokens, found {prompt}")
-    cut = [pair for pair in windows(token_ids, context_length, limit) if len(pair[0]) >= prompt]
+    cut = [(inputs, following) for inputs, following in every if inputs.size >= prompt]
     if not cut:
         raise InputError(f"text: expected more tokens than a prompt of {prompt}")
     total, done = sum(inputs.size for inputs, _ in cut), 0

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hw.spec.instructions import Opcode, Unit, decode
 from hw.spec.machine import MachineSpec, MemorySpec
 from hw.spec.machine_file import load_machine
 from hw.spec.machine_limits import check_machine
 from hw.spec.program import Program
+from mapping.attention_mask import AttentionMask
 from mapping.checkpoint import choose_recipe
 from mapping.compiler import compile_model
 from mapping.export import export_model
-from mapping.frontend.model import load_model
+from mapping.frontend.model import load_model, synthetic_model
 from mapping.recipe import load_recipe
 from sim_tests.exactness import Request, compare, expect
 from sim_tests.memory_agents import random_memory
@@ -110,6 +112,30 @@ def test_bundled_model(target: str) -> None:
 )
 def test_compressed_models(model: str, recipe: str) -> None:
     _check(model, "tiny-sparse", recipe, 0)
+
+
+def test_attention_mask() -> None:
+    """A prompt of several blocks, of which most are skipped, in fewer cycles than all of them take."""
+    config = dataclasses.replace(
+        load_model(MODELS["pydoc-llama"]).config, hidden_size=32, intermediate_size=48, layers=2, heads=1, kv_heads=1,
+        head_dim=8, vocabulary_size=80,
+    )  # fmt: skip
+    spec, request = load_machine("tiny"), Request(tuple(7 * i % 80 for i in range(62)), 2)
+    cycles = []
+    for mask in (None, AttentionMask(8, 1, 2), AttentionMask(4, 0, 1)):
+        recipe = dataclasses.replace(load_recipe("w8a8"), attention_mask=mask)
+        program = compile_model(synthetic_model(config), spec, recipe, 96)
+        expected = expect(program, request)
+        cycles.append(expected.cycles)
+        if mask is None:
+            continue
+        result = simulate(spec, program, request.prompt, request.tokens, "native", limit=LIMIT)
+        comparison = compare(program, expected, result)
+        assert comparison.equal, f"{mask}: {comparison.first_difference}"
+        assert comparison.events_compared > 5_000
+        executed = {decode(Unit.LD, w)["opcode"] for w in program.instructions[Unit.LD]}
+        assert Opcode.SKIP in executed and result.cycles == expected.cycles
+    assert cycles[2] < cycles[1] < cycles[0]
 
 
 @pytest.mark.parametrize("layout", ["awq-gemm", "mxfp4", "gptq"])

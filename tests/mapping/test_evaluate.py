@@ -74,6 +74,21 @@ def test_stepping_and_whole_windows_agree(fixtures_folder: Path) -> None:
     assert np.abs(longer.losses[16:] - whole.losses[16:]).max() > 1e-3
 
 
+def test_only_what_is_behind_a_prompt_is_predicted(fixtures_folder: Path) -> None:
+    reference = FloatReference(load_model(fixtures_folder / "linear_untied_f32"))
+    whole = evaluate_logits(TEXT, reference.logits, context_length=30)
+    behind = evaluate_logits(TEXT, reference.logits, context_length=30, prompt=12)
+    # Windows of 30, 30, 30 and 9 tokens, the last of which is all prompt.
+    kept = [loss for begin in (0, 30, 60) for loss in whole.losses[begin + 11 : begin + 30]]
+    assert behind.losses.tolist() == kept
+    assert behind.windows == 3
+    for prompt in (0, 31):
+        with pytest.raises(InputError, match=f"prompt: expected 1 to 30 tokens, found {prompt}"):
+            evaluate_logits(TEXT, reference.logits, context_length=30, prompt=prompt)
+    with pytest.raises(InputError, match="text: expected more tokens than a prompt of 12"):
+        evaluate_logits(TEXT[:12], reference.logits, context_length=30, prompt=12)
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     evaluate_losses(

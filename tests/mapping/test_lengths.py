@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import Opcode, Unit, decode
 from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
+from mapping.attention_mask import AttentionMask
 from mapping.compiler import compile_model
 from mapping.frontend import load_model
 from mapping.lengths import length_modes
@@ -27,14 +29,17 @@ CASES = [
     ("grouped_odd_f16", "tiny", "w4a8"),
     ("linear_untied_f32", "small", "w8a8"),
     ("opt_f32", "small", "w8a8"),
+    ("linear_untied_f32", "small", "masked"),
 ]
-"""Prefill by the decode program, and in chunks."""
+"""Prefill by the decode program, in chunks, and with an attention mask."""
+MASKED = replace(load_recipe("w8a8"), attention_mask=AttentionMask(16, 1, 1))
 
 
 @functools.cache
 def compiled(name: str, target: str, recipe: str) -> Program:
     model = load_model(FIXTURES / name)
-    return compile_model(model, load_machine(target), load_recipe(recipe), 32)
+    chosen = MASKED if recipe == "masked" else load_recipe(recipe)
+    return compile_model(model, load_machine(target), chosen, 48)
 
 
 def straight(program: Program, prompt: int, tokens: int) -> dict[Unit, list[int]]:
@@ -48,11 +53,11 @@ def size(instructions: dict[Unit, list[int]]) -> int:
     return sum(len(pack_code(unit, words)) for unit, words in instructions.items())
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_a_program_of_one_length_generates_the_same_tokens(case: tuple[str, str, str]) -> None:
     program = compiled(*case)
     wide = dataclasses.replace(program.machine, instructions=1 << 16)
-    for prompt, tokens in ((1, 3), (8, 2), (11, 4)):
+    for prompt, tokens in ((1, 3), (8, 2), (11, 4), (40, 2)):
         ids = [(7 * i + 3) % program.information["vocabulary_size"] for i in range(prompt)]
         own = dataclasses.replace(
             program, machine=wide, instructions=straight(program, prompt, tokens)
@@ -63,7 +68,7 @@ def test_a_program_of_one_length_generates_the_same_tokens(case: tuple[str, str,
         assert found.tokens[:length].tolist() == expected.tokens[:length].tolist()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_no_loop_and_no_register_is_left_where_it_need_not_be(case: tuple[str, str, str]) -> None:
     for unit, words in straight(compiled(*case), 9, 2).items():
         allowed = {Opcode.SYNC, Opcode.EXECUTE, Opcode.HALT}
@@ -77,11 +82,11 @@ def test_no_loop_and_no_register_is_left_where_it_need_not_be(case: tuple[str, s
             assert registers <= {0}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_counting_is_writing(case: tuple[str, str, str]) -> None:
     program = compiled(*case)
     count = StraightCount(program)
-    for prompt in (1, 2, 3, 5, 9, 16, 17, 25):
+    for prompt in (1, 2, 3, 5, 9, 16, 17, 25, 34, 40):
         for tokens in (1, 4):
             assert count.run(prompt, tokens) == size(straight(program, prompt, tokens))
 
@@ -98,7 +103,7 @@ def test_rounds_that_depend_on_the_loop_around_them_are_not_taken_for_equal() ->
     assert found == (5 * 4 + 3) * 4
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_modes_are_sums_of_written_programs(case: tuple[str, str, str]) -> None:
     program = compiled(*case)
     context = 18

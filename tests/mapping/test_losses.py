@@ -1,15 +1,17 @@
 """The bit-exact loss, which reads the logits of every core."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hw.spec.machine_file import load_machine
-from mapping.compiler import compile_model
-from mapping.frontend.model import load_model
-from mapping.losses import exact_loss
+from mapping.attention_mask import AttentionMask
+from mapping.compiler import compile_model, plan_model
+from mapping.frontend.model import MODELS_FOLDER, load_model
+from mapping.losses import compressed_loss, exact_loss
 from mapping.recipe import load_recipe
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -29,3 +31,24 @@ def test_cores_change_no_loss(model: str) -> None:
         for target in ("tiny", "two-core")
     )
     np.testing.assert_array_equal(alone.losses, together.losses)
+
+
+def test_a_mask_is_of_the_prompt_only_and_the_same_in_all_three() -> None:
+    """Bit-exact and compressed agree with a mask as they do without; and the mask is not for nothing."""
+    model, machine, dense = load_model("pydoc-llama"), load_machine("small"), load_recipe("w8a8")
+    text = (MODELS_FOLDER / "pydoc-llama" / "heldout.txt").read_text(encoding="utf-8")
+    ids = list(model.tokenizer.encode(text[:600]))[:97]
+    losses: dict[bool, list[np.ndarray]] = {}
+    for masked in (False, True):
+        mask = AttentionMask(16, 0, 1) if masked else None
+        recipe = replace(dense, attention_mask=mask)
+        plan = plan_model(model.config, machine, recipe, 97)
+        program = compile_model(model, machine, recipe, 97)
+        losses[masked] = [
+            compressed_loss(model, plan, ids, 96, None, None, prompt=64).losses,
+            exact_loss(program, ids, 96, None, None, prompt=64).losses,
+        ]
+        assert losses[masked][0].shape == losses[masked][1].shape == (33,)
+    near = [np.abs(a - b).mean() for a, b in losses.values()]
+    apart = [np.abs(a - b).mean() for a, b in zip(losses[False], losses[True], strict=True)]
+    assert max(near) < 0.5 * min(apart), (near, apart)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from hw.spec.errors import InputError
+from mapping.attention_mask import AttentionMask
 from mapping.recipe import (
     RECIPES,
     BlockFormats,
@@ -245,3 +247,44 @@ def test_a_recipe_of_a_mean() -> None:
     assert recipe.candidates == (WeightFormat(3, 64), WeightFormat(4, 64))
     found = recipe.average_bits, recipe.granularity, recipe.pruning
     assert found == (3.5, "matrix", "activations")
+
+
+MASK = {"block": 64, "first_blocks": 1, "band_blocks": 2}
+
+
+def test_an_attention_mask() -> None:
+    assert recipe_from_dict(BASE, "mine.yaml").attention_mask is None
+    recipe = recipe_from_dict(BASE | {"attention_mask": MASK}, "mine.yaml")
+    assert recipe.attention_mask == AttentionMask(64, 1, 2)
+    assert recipe.attention_mask == load_recipe("w4a8-masked").attention_mask
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (64, "attention_mask: expected block, first_blocks, band_blocks, found 64"),
+        ({**MASK, "width": 3}, "attention_mask: 'width': unknown field"),
+        ({"block": 64, "first_blocks": 1}, "band_blocks: expected a whole number .* found None"),
+        ({**MASK, "block": 48}, "block: expected a power of two, found 48"),
+        ({**MASK, "block": 1}, "block: expected a whole number from 2 to 32768, found 1"),
+        ({**MASK, "block": True}, "block: expected a whole number .* found True"),
+        ({**MASK, "first_blocks": -1}, "first_blocks: expected a whole number from 0 .* found -1"),
+        ({**MASK, "band_blocks": 0}, "band_blocks: expected a whole number from 1 .* found 0"),
+        ({**MASK, "band_blocks": 2.5}, "band_blocks: expected a whole number .* found 2.5"),
+    ],
+)
+def test_refuses_masks_that_cannot_be(mask: object, message: str) -> None:
+    with pytest.raises(
+        InputError,
+        match=rf"^mine\.yaml: attention_mask: .*{message.removeprefix('attention_mask: ')}",
+    ):
+        recipe_from_dict(BASE | {"attention_mask": mask}, "mine.yaml")
+
+
+def test_density_of_a_mask_is_the_share_of_pairs_that_are_seen() -> None:
+    for mask in (AttentionMask(4, 1, 2), AttentionMask(8, 0, 1), AttentionMask(2, 3, 1)):
+        for tokens in (1, 2, 9, 16, 41):
+            # The last token of the prompt is decoded, and sees all.
+            seen = np.tri(tokens, dtype=bool)
+            seen[:-1] = mask.visible(np.arange(tokens - 1), np.arange(tokens))
+            assert mask.density(tokens) == pytest.approx(seen.sum() / np.tri(tokens).sum())

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from hw.spec.errors import InputError
+from mapping.attention_mask import AttentionMask
 from mapping.frontend import Model, load_model, synthetic_model
 from mapping.reference import HEAD_POINT, LAYER_POINTS, FloatReference, Precision, silu
 
@@ -202,3 +203,35 @@ def test_silu_does_not_overflow() -> None:
 def test_synthetic_weights_give_lively_logits(model: Model, tokens: npt.NDArray[np.int64]) -> None:
     logits = FloatReference(synthetic_model(model.config)).logits(tokens)
     assert 0.3 < logits.std() < 3.0
+
+
+def test_an_attention_mask_hides_blocks_from_the_first_tokens_only(fixtures_folder: Path) -> None:
+    """All probabilities of a dense matrix of what is visible, and no others."""
+    model = load_model(fixtures_folder / "linear_untied_f32")
+    seen: list[np.ndarray] = []
+
+    def look(point: str, values: np.ndarray) -> np.ndarray:
+        if point.endswith("probabilities"):
+            seen.append(values)
+        return values
+
+    tokens, masked = 21, 14
+    text = [(5 * i) % model.config.vocabulary_size for i in range(tokens)]
+    mask = AttentionMask(4, 1, 2)
+    blocks = np.arange(tokens) // 4
+    near = (blocks[:, None] - blocks[None] < 2) | (blocks[None] < 1)
+    near[masked:] = True
+    wanted = near & np.tri(tokens, dtype=bool)
+    whole = FloatReference(model, activation_hook=look, attention_mask=mask, masked=masked)
+    logits = whole.logits(text)
+    assert len(seen) == model.config.layers
+    for values in seen:
+        assert ((values > 0) == wanted).all()
+        np.testing.assert_allclose(values.sum(axis=-1), 1, rtol=1e-5)
+    stepped = FloatReference(model, attention_mask=mask, masked=masked)
+    alone = [stepped.step(token) for token in text]
+    np.testing.assert_allclose(alone, logits, rtol=1e-3, atol=1e-4)
+    dense = FloatReference(model).logits(text)
+    # The first block that is hidden is the second, from the fourth on.
+    np.testing.assert_allclose(dense[:12], logits[:12], rtol=1e-6)
+    assert np.abs(dense[12:] - logits[12:]).max() > 1e-3
