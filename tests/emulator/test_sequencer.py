@@ -317,6 +317,29 @@ def test_position_goes_forth_and_back_and_wraps() -> None:
     assert positions == [300, 300, 2**20 - 1, 1, 1 + 3 * (PROMPT_LENGTH - 1)]
 
 
+def test_skip_and_rest_stop_at_zero() -> None:
+    def skip(value: int, less: int) -> Line:
+        return Opcode.SKIP, {"less": less, **count("count", value)}
+
+    def load(at: int) -> list[Line]:
+        """Length REST + 1 at address SKIPPED; and again, unless REST is zero."""
+        length = {"length_register": int(Register.REST), "length_offset": 1, "length_scale": 1}
+        address = {"address_register": int(Register.SKIPPED), "address_factor": 1}
+        one = execute(length_cap=1000, **length, **address)
+        jump = Opcode.BRANCH, {"condition": int(Condition.REST), "target": at + 3}
+        return [one, jump, one]
+
+    lines: list[Line] = [(Opcode.INCREMENT, count("count", 5))]
+    for skipped in (skip(3, 1), skip(9, 2), skip(9, 9), skip(7, 2), skip(3, 4)):
+        lines += [skipped, *load(len(lines) + 1)]
+    # SKIPPED as a count, twice, and less.
+    more = {"count_cap": 1000, "count_register": int(Register.SKIPPED), "count_scale": 1}
+    lines += [skip(8, 0), (Opcode.SKIP, {**more, "count_offset": 4, "less": 9})]
+    lines += [*load(len(lines)), HALT]
+    found = [(entry[4]["address"], entry[4]["length"]) for entry in check(Unit.LD, lines)]
+    assert found == [(2, 4), (7, 1), (7, 1), (0, 6), (5, 1), (5, 1), (0, 6), (3, 3)]
+
+
 def test_an_address_follows_token() -> None:
     fields = {
         "address_base": 3,

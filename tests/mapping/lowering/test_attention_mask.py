@@ -269,6 +269,19 @@ def test_what_is_skipped_takes_no_time() -> None:
     assert read[0] < read[1] < read[2]
 
 
+def test_prompts_within_the_first_keys_read_as_much_as_without_a_mask() -> None:
+    """First keys of two tiles, the second of which is loaded as far as there are tokens."""
+    dense, masked = (
+        planned(shape(2, 1, 64), wide("small", stream_words=256), mask, 4)
+        for mask in (None, AttentionMask(16, 4, 1))
+    )
+    assert masked.mask and (masked.first_key_blocks, masked.key_tile_blocks) == (4, 2)
+    engines = [TimingEngine(compile_instructions(plan)) for plan in (dense, masked)]
+    for tokens in (3, 17, 40, 65):
+        read = [engine.run(tokens, 1).bytes_read for engine in engines]
+        assert read[0] == read[1], tokens
+
+
 @pytest.mark.parametrize(
     "target, mask, config, message",
     [
