@@ -102,3 +102,19 @@ def test_a_model_larger_than_the_memory_is_refused(tmp_path: Path) -> None:
         InputError, match=r"memory.words: the model needs \d+, the target has 1048576"
     ):
         estimate(LLAMA, machine, load_recipe("w4a8-g128"), 4, 1)
+
+
+def test_an_attention_mask_makes_prefill_shorter_and_says_what_is_left() -> None:
+    arguments = ("--target", "small", "--prompt-length", "400", "--tokens", "2", "--json")
+    dense, masked = (
+        json.loads(run("pydoc-llama", "--recipe", name, *arguments))
+        for name in ("w4a8", "w4a8-masked")
+    )
+    assert "attention_density" not in dense
+    # Blocks of 64: one, two, then three of them for each query; the last token is decoded.
+    pairs = sum(min(q + 1, q % 64 + 1 + 2 * 64) for q in range(399)) + 400
+    assert masked["attention_density"] == pytest.approx(pairs / (400 * 401 / 2))
+    assert masked["labels"]["attention_density"] == "counted"
+    assert masked["prefill_seconds"] < 0.95 * dense["prefill_seconds"]
+    # Decoding attends to everything; its tiles of keys may differ.
+    assert masked["useful_bytes_per_token"] == dense["useful_bytes_per_token"]
