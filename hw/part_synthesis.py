@@ -15,6 +15,7 @@ from hw.core.matrix_drain import MatrixDrain
 from hw.core.matrix_row import MatrixRow
 from hw.core.matrix_scaler import MatrixScaler
 from hw.core.matrix_sequence import MatrixSequence
+from hw.core.matrix_skew import MatrixSkew
 from hw.core.sequencer import Sequencer
 from hw.core.store import StoreUnit
 from hw.core.system import SystemUnit
@@ -43,6 +44,7 @@ _BUILD: dict[str, Callable[[MachineSpec], wiring.Component]] = {
     "matrix_scaler": MatrixScaler,
     "matrix_drain": MatrixDrain,
     "matrix_select": lambda spec: MatrixWindow(spec) if spec.sparse else MatrixActivations(spec),
+    "matrix_skew": MatrixSkew,
     "matrix_sequence": MatrixSequence,
     "vector_lane": lambda _: VectorLane(),
     "vector_operand": VectorOperand,

@@ -138,6 +138,26 @@ def test_attention_mask() -> None:
     assert cycles[2] < cycles[1] < cycles[0]
 
 
+@pytest.mark.parametrize(
+    "fields, recipe",
+    [
+        ({"logic_slots": 1, "logic_rows": 2}, "w8a8"),
+        pytest.param({"logic_slots": 3}, "w4a8", marks=pytest.mark.slow),
+        pytest.param(
+            {"matrix_columns": 2, "logic_slots": 1, "logic_rows": 2}, "w4a8", marks=pytest.mark.slow
+        ),
+        pytest.param({"sparse": 1}, "w4a8-8of16", marks=pytest.mark.slow),
+    ],
+    ids=["two rows", "all with logic", "two columns", "sparse"],
+)
+def test_cascades_of_slices(fields: dict[str, int], recipe: str) -> None:
+    """Products of two rows, of two columns, or alone in a slice; with slots that multiply in lookup tables."""
+    spec = dataclasses.replace(load_machine("tiny"), matrix_element="dsp", **fields)
+    machine = check_machine(dataclasses.replace(spec, name="slices"), "slices")
+    program = compile_model(load_model(MODELS["odd"]), machine, load_recipe(recipe), CONTEXT)
+    _check_program(program, "odd", 1)
+
+
 @pytest.mark.parametrize("layout", ["awq-gemm", "mxfp4", "gptq"])
 def test_quantized_checkpoints(layout: str, tmp_path: Path) -> None:
     """Integers of a checkpoint, with zero points as INT5, as FP4, and with inputs in activation order, just as they are."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lpu
-from hw.core.matrix_element import rows_together
+from hw.spec.cascade import rows_together
 from hw.spec.machine_file import load_machine
 from hw.spec.registers import counters
 from hw.spec.targets import list_targets

@@ -9,15 +9,16 @@ from amaranth.utils import exact_log2
 
 from hw.core.matrix_activations import MatrixActivations, MatrixWindow
 from hw.core.matrix_drain import MatrixDrain
-from hw.core.matrix_element import rows_together
 from hw.core.matrix_mode import select_by
 from hw.core.matrix_row import GROUP_SUM_BITS, MatrixRow
 from hw.core.matrix_scaler import MatrixScaler, scaler_control_layout
 from hw.core.matrix_sequence import MatrixSequence, step_layout
+from hw.core.matrix_skew import MatrixSkew
 from hw.core.matrix_wires import MatrixWires, check_wires
 from hw.core.ports import operation_layout, read_port, unit_members, write_port
 from hw.floating_values import named
 from hw.sharing import repeated
+from hw.spec.cascade import row_kinds, rows_together
 from hw.spec.floating import FP32
 from hw.spec.instructions import Unit
 from hw.spec.latency import matrix_element_cycles
@@ -44,9 +45,10 @@ class MatrixEngine(wiring.Component):
     """Computes blocks of `matrix_rows` outputs, a step of all rows a cycle, while the last pass drains.
 
     Accepts one instruction at a time; `docs/isa.md` states what it computes and when it ends. Stages
-    of a step (DSP slices take two cycles more), by cycles after its address: 1 memories, 2 alignment of the words, 3 expansion of the weights and
+    of a step, by cycles after its address: 1 memories, 2 alignment of the words, 3 expansion of the weights and
     choice of their activations, 4 products, 5 adder tree, 6 group sum, 7 scale, 8 place, 9 accumulate; the last
-    three take `rows_per_scaler` cycles, then the sums are handed over to the drain. The metadata of a sparse step
+    three take `rows_per_scaler` cycles, then the sums are handed over to the drain. From products to their sum a cascade
+    of DSP slices takes `hw.spec.latency.matrix_element_cycles` more, its own length. The metadata of a sparse step
     are a cycle ahead of its weights, so that its rows know in time what they choose.
 
     Parameters
@@ -204,9 +206,11 @@ class MatrixEngine(wiring.Component):
             m.d.sync += aligned.eq(words)
         return aligned
 
-    def _select(self, m: Module, sequence: MatrixSequence, steps: list[Any]) -> list[Any]:
-        """Activation readers of all columns."""
-        selects = []
+    def _select(
+        self, m: Module, sequence: MatrixSequence, steps: list[Any]
+    ) -> list[list[data.View]]:
+        """What slots multiply, or choose from, by column and kind of rows."""
+        operands = []
         for column in range(self.spec.matrix_columns):
             select = MatrixWindow(self.spec) if self.spec.sparse else MatrixActivations(self.spec)
             m.submodules[f"select_{column}"] = select
@@ -225,22 +229,24 @@ class MatrixEngine(wiring.Component):
                     select.wide.eq(sequence.mode.wide),
                     select.load.eq(steps[LOAD].valid),
                 ]
-            selects.append(select)
-        return selects
+            m.submodules[f"skew_{column}"] = skew = MatrixSkew(self.spec)
+            m.d.comb += skew.i.eq(select.blocks if self.spec.sparse else select.slots)
+            operands.append(skew.o)
+        return operands
 
     def _rows(
         self, m: Module, platform: object, sequence: MatrixSequence, steps: list[Any]
     ) -> list[list[Value]]:
         """Group sums of all columns, by row."""
         aligned = self._align(m, sequence, steps)
-        selects = self._select(m, sequence, steps)
+        operands = self._select(m, sequence, steps)
+        kinds = row_kinds(self.spec)
         late = steps[matrix_element_cycles(self.spec) :]
         group_sums: list[list[Value]] = []
         together = rows_together(self.spec)
         for first in range(0, self.spec.matrix_rows, together):
-            row = MatrixRow(
-                self.spec, vendor=self.vendor, logic_slots=self.spec.row_logic_slots(first)
-            )
+            logic_slots = self.spec.row_logic_slots(first)
+            row = MatrixRow(self.spec, vendor=self.vendor, logic_slots=logic_slots)
             m.submodules[f"row_{first}"] = repeated(
                 row, platform, self.spec.cores * self.spec.matrix_rows, self.restart
             )
@@ -259,11 +265,8 @@ class MatrixEngine(wiring.Component):
                     weights[name].eq(aligned.word_select(index, len(weights[name])))
                     for name, _ in weights.shape()
                 ]
-            for column, select in enumerate(selects):
-                if self.spec.sparse:
-                    m.d.comb += row.blocks[column].eq(select.blocks)
-                else:
-                    m.d.comb += row.slots[column].eq(select.slots)
+            for column, own in enumerate(operands):
+                m.d.comb += row.operands[column].eq(own[kinds.index(logic_slots)])
         return group_sums
 
     def _wires(

@@ -9,13 +9,12 @@ from amaranth.utils import exact_log2
 
 from hw.core.matrix_mode import UNIT_ELEMENTS, select_by
 from hw.core.ports import read_port
+from hw.spec.cascade import SLOTS
 from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import BLOCK_ELEMENTS
 
-__all__ = ["SLOTS", "WINDOW_BLOCKS", "MatrixActivations", "MatrixWindow"]
+__all__ = ["WINDOW_BLOCKS", "MatrixActivations", "MatrixWindow"]
 
-SLOTS = 8
-"""Multipliers of a row: an even and an odd one for each byte of weights."""
 WINDOW_BLOCKS = 4
 """Blocks of 16 elements from which a sparse step may choose, at most."""
 

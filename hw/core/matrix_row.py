@@ -6,17 +6,14 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.core.matrix_activations import SLOTS, WINDOW_BLOCKS
-from hw.core.matrix_element import (
-    DSP_WEIGHT_BITS,
-    balanced_sum,
-    dsp_sums,
-    rows_together,
-    shift_add,
-)
+from hw.core.matrix_cascade import DSP_WEIGHT_BITS, cascade_sums
+from hw.core.matrix_element import balanced_sum, shift_add
 from hw.core.matrix_mode import is_wide, select_by
 from hw.core.matrix_sequence import mode_layout
+from hw.core.matrix_skew import operand_layout
+from hw.core.pipeline import delays
 from hw.floating_values import named
+from hw.spec.cascade import SLOTS, row_cascade, rows_together, slot_delays
 from hw.spec.layout import FP4_VALUES
 from hw.spec.machine import MachineSpec
 from hw.spec.weight_format import BLOCK_ELEMENTS, WeightFormat
@@ -65,11 +62,13 @@ class MatrixRow(wiring.Component):
 
     In a machine with sparsity every row chooses the activations of its slots by its metadata.
 
-    Instead of multipliers the products may come from adders (`matrix_element` shift_add), or from DSP slices (dsp): these
-    take whole weights, two products each where two rows or two columns have a factor in common.
+    Instead of multipliers the products may come from adders (`matrix_element` shift_add), or from a cascade of DSP slices
+    (dsp, `hw.core.matrix_cascade`): these take whole weights, two products each where two rows or two columns have a
+    factor in common. They need neither `multiply` nor `add`.
 
     No flow control. Operands are taken in the stages that `control` names, which follow each other
-    cycle by cycle from `choose` to `gather`; `group_sums` include a step from the cycle after its `gather` on.
+    cycle by cycle from `choose` on, `gather` as many cycles later as `hw.spec.latency` says; `group_sums` include a step
+    from the cycle after its `gather` on.
 
     Parameters
     ----------
@@ -87,10 +86,9 @@ class MatrixRow(wiring.Component):
     weights : In(weight_layout(spec)), an array of `rows_together`
         A row's part of the words that are there, by the size of a step: metadata in the cycle of `choose`,
         weights in that of `load`.
-    slots : In(ArrayLayout(signed(8), 8)), an array of `matrix_columns`; dense machines only
-        Activations of the slots of each column, in the cycle of `multiply`.
-    blocks : In(ArrayLayout(128, 4)), an array of `matrix_columns`; sparse machines only
-        Blocks from which slots choose their activations, in the cycle of `load`.
+    operands : In(operand_layout(spec)), an array of `matrix_columns`
+        For the slots of each column, `hw.spec.cascade.slot_delays` later: in dense machines activations, in the cycle of
+        `multiply`; in sparse ones blocks from which slots choose their activations, in the cycle of `load`.
     control : In(row_control_layout())
         What the stages do.
     group_sums : Out(signed(32)), an array of `rows_together` arrays of `matrix_columns`
@@ -99,8 +97,7 @@ class MatrixRow(wiring.Component):
 
     mode: data.View
     weights: list[data.View]
-    slots: list[data.View]
-    blocks: list[data.View]
+    operands: list[data.View]
     control: data.View
     group_sums: list[list[Value]]
 
@@ -110,19 +107,13 @@ class MatrixRow(wiring.Component):
         self.logic_slots = logic_slots
         rows = rows_together(spec)
         columns = spec.matrix_columns
-        members = {
+        super().__init__({
             "mode": In(mode_layout()),
             "weights": In(weight_layout(spec)).array(rows),
+            "operands": In(operand_layout(spec)).array(columns),
             "control": In(row_control_layout()),
             "group_sums": Out(signed(GROUP_SUM_BITS)).array(rows, columns),
-        }
-        if spec.sparse:
-            blocks = data.ArrayLayout(8 * BLOCK_ELEMENTS, WINDOW_BLOCKS)
-            members["blocks"] = In(blocks).array(columns)
-        else:
-            slots = data.ArrayLayout(signed(ACTIVATION_BITS), SLOTS)
-            members["slots"] = In(slots).array(columns)
-        super().__init__(members)
+        })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -132,7 +123,7 @@ class MatrixRow(wiring.Component):
             for column in range(self.spec.matrix_columns)
         ]
         if self.spec.matrix_element == "dsp":
-            step_sums = self._dsp_sums(m, slots)
+            step_sums = self._cascade_sums(m, slots)
         else:
             nibbles = self._nibbles(m)
             step_sums = [
@@ -146,9 +137,9 @@ class MatrixRow(wiring.Component):
         return m
 
     def _slots(self, column: int) -> list[Value]:
-        return [self.slots[column][slot] for slot in range(SLOTS)]
+        return [self.operands[column][slot] for slot in range(SLOTS)]
 
-    def _dsp_sums(self, m: Module, slots: list[list[Value]]) -> list[Value]:
+    def _cascade_sums(self, m: Module, slots: list[list[Value]]) -> list[Value]:
         """Dot products of a step, of both rows or of both columns if there are two."""
         weights = []
         for row in range(len(self.weights)):
@@ -166,13 +157,12 @@ class MatrixRow(wiring.Component):
                 )
                 for slot in range(SLOTS)
             ])
-        return dsp_sums(
+        return cascade_sums(
             m,
             weights,
             slots,
-            self.control.add,
+            row_cascade(self.spec, self.logic_slots),
             vendor=self.vendor,
-            logic_slots=self.logic_slots,
             narrow_bits=4 + ("FP4" in self.spec.weight_formats),
         )
 
@@ -215,10 +205,11 @@ class MatrixRow(wiring.Component):
         return values
 
     def _positions(self, m: Module) -> list[Signal]:
-        """Which element of its block each slot takes, registered."""
+        """Which element of its block each slot takes, registered, and as late as its operands."""
         indices, narrow = self.weights[0].quarters_8, self.weights[0].quarters_4
         ranked = _set_bits(m, narrow)
         positions = []
+        late = slot_delays(self.spec, self.logic_slots)
         for slot in range(SLOTS):
             own = Mux(self.mode.bitmap, ranked[slot], indices.word_select(slot, 4))
             shared = narrow.word_select(slot // 2, 4)
@@ -227,7 +218,7 @@ class MatrixRow(wiring.Component):
             position = Signal(4, name=f"position_{slot}", reset_less=True)
             with m.If(self.control.choose):
                 m.d.sync += position.eq(Mux(self.mode.sparse, chosen, dense))
-            positions.append(position)
+            positions.append(delays(m, f"position_{slot}", position, late[slot])[-1])
         return positions
 
     def _choose(self, m: Module, column: int, positions: list[Signal]) -> list[Signal]:
@@ -237,13 +228,17 @@ class MatrixRow(wiring.Component):
             activation = Signal(
                 signed(ACTIVATION_BITS), name=f"activation_{column}_{slot}", reset_less=True
             )
-            with m.If(self.control.load):
-                m.d.sync += activation.eq(self._element(m, column, slot, position))
+            element = self._element(m, column, slot, position)
+            if self.spec.matrix_element == "dsp":
+                m.d.sync += activation.eq(element)
+            else:
+                with m.If(self.control.load):
+                    m.d.sync += activation.eq(element)
             chosen.append(activation)
         return chosen
 
     def _element(self, m: Module, column: int, slot: int, position: Value) -> Value:
-        block = self.blocks[column][slot // 2]
+        block = self.operands[column][slot]
         elements = {index: block.word_select(index, 8) for index in range(BLOCK_ELEMENTS)}
         return select_by(m, f"element_{column}_{slot}", position, elements)
 

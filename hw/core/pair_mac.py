@@ -18,7 +18,7 @@ from hw.spec.dsp import (
     opmode,
 )
 
-__all__ = ["OPERAND_BITS", "PairMac", "Start", "extract_lanes"]
+__all__ = ["OPERAND_BITS", "PairMac", "Start", "extract_lanes", "multiply_packed"]
 
 OPERAND_BITS = 8
 
@@ -106,14 +106,11 @@ class PairMac(wiring.Component):
     def _slice(self, m: Module, start: Value) -> None:
         vendor = self.multiplier is Multiplier.DSP48E2
         m.submodules.slice = dsp = DSP48E2(DspSpec(), vendor=vendor)
+        multiply_packed(m, dsp, self.a, self.b, self.d)
         m.d.comb += [
             dsp.enable.eq(self.enable),
-            dsp.a.eq(self.a << LANE_BITS),
-            dsp.d.eq(self.d),
-            dsp.b.eq(self.b),
             dsp.c.eq(self.word),
             dsp.pcin.eq(self.cascade_in),
-            dsp.inmode.eq(INMODE_PREADD),
             self.p.eq(dsp.p),
             self.cascade_out.eq(dsp.pcout),
         ]
@@ -180,6 +177,16 @@ class PairMac(wiring.Component):
 def _extended(value: Value, width: int) -> Value:
     """A signed value's bits, with its sign up to `width`."""
     return Cat(value, value[-1].replicate(width - len(value)))
+
+
+def multiply_packed(m: Module, dsp: DSP48E2, a: Value, b: Value, d: Value) -> None:
+    """Wires two operands and the one that they share to a slice: its product is (a*b << 18) + d*b."""
+    m.d.comb += [
+        dsp.a.eq(a << LANE_BITS),
+        dsp.d.eq(d),
+        dsp.b.eq(b),
+        dsp.inmode.eq(INMODE_PREADD),
+    ]
 
 
 def extract_lanes(word: Value) -> tuple[Value, Value]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hw.spec.board import KINDS, Board
+from hw.spec.cascade import row_kinds, rows_together
 from hw.spec.errors import InputError
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
@@ -76,16 +77,21 @@ def design_parts(spec: MachineSpec) -> list[DesignPart]:
     """All parts of a processor, the largest kinds first."""
     word, lanes, cores, columns = spec.word_bytes, spec.lanes, spec.cores, spec.matrix_columns
     rows, formats = spec.matrix_rows, "+".join(sorted(spec.weight_formats))
-    alone = spec.matrix_element != "dsp" or spec.sparse or columns > 1
-    together = 1 if alone else 2
-    kind = (spec.matrix_element, columns, spec.sparse, formats)
-    slots = Counter(spec.row_logic_slots(row) for row in range(0, rows, together))
+    kind: tuple[Any, ...] = (spec.matrix_element, columns, spec.sparse, formats)
+    kinds = row_kinds(spec)
+    skew = []
+    if spec.matrix_element == "dsp":
+        # The order of a cascade depends on the other rows.
+        kind += (max(kinds) if len(kinds) > 1 else 0,)
+        skew.append(DesignPart("matrix_skew", columns, (spec.sparse, "+".join(map(str, kinds)))))
+    slots = Counter(spec.row_logic_slots(row) for row in range(0, rows, rows_together(spec)))
     parts = [
         *(DesignPart("matrix_row", count, (*kind, logic)) for logic, count in slots.items()),
         DesignPart("matrix_scaler", rows // spec.rows_per_scaler, (columns, spec.rows_per_scaler)),
         DesignPart("matrix_drain", 1, (rows, columns, spec.drain_lanes), rows * columns),
         DesignPart("matrix_align", 1, (word, spec.stream_alignment < STREAM_PAIR), word),
         DesignPart("matrix_select", columns, (spec.sparse, formats, spec.activation_rows)),
+        *skew,
         DesignPart("matrix_sequence", 1, (spec.sparse, formats, word), 1),
         DesignPart("vector_lane", lanes),
         DesignPart("vector_operand", 3, (lanes, spec.word_rows), lanes),

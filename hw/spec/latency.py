@@ -1,5 +1,6 @@
 """Latencies of the flight processor, in cycles; `docs/isa.md` says between which events."""
 
+from hw.spec.cascade import cascade_cycles
 from hw.spec.floating import (
     FLOAT_ADD_LATENCY,
     FLOAT_MULTIPLY_LATENCY,
@@ -28,8 +29,6 @@ MATRIX_DECODE_CYCLES = 1
 """Weights and metadata of a step, wherever they lie in two words, to the operands of the multipliers."""
 MATRIX_SUM_CYCLES = 5
 """From the first products to their accumulation: adder tree, group sum, scale, place, accumulate."""
-MATRIX_DSP_CYCLES = 2
-"""More registers on the way through a DSP slice: behind the pre-adder, and behind the adder."""
 VECTOR_READ_CYCLES = 2
 """From the address of a beat, which is out in the cycle behind issue, to its operands: buffer read, selection."""
 VECTOR_TREE_LEVELS = 2
@@ -39,8 +38,8 @@ VECTOR_REDUCE_CYCLES = 3
 
 
 def matrix_element_cycles(spec: MachineSpec) -> int:
-    """Cycles that the multipliers of the matrix engine take beyond one."""
-    return MATRIX_DSP_CYCLES if spec.matrix_element == "dsp" else 0
+    """Cycles that the products of a step and their sum take beyond those of inferred multipliers and adders."""
+    return cascade_cycles(spec) if spec.matrix_element == "dsp" else 0
 
 
 def matrix_latency(spec: MachineSpec) -> int:
