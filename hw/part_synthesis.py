@@ -25,7 +25,7 @@ from hw.core.vector_reduce import VectorMaximum, VectorSum
 from hw.core.vector_walk import VectorWalk
 from hw.core.vector_write import VectorWrite
 from hw.spec.board import KINDS
-from hw.spec.design import TABLE, DesignPart, design_parts, find_part
+from hw.spec.design import TABLE, DesignPart, design_parts, find_part, forget_table
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.output import atomic_write
@@ -120,3 +120,4 @@ def _add(row: dict[str, Any]) -> None:
     lines = [json.dumps({name: r[name] for name in columns}) for r in rows]
     with atomic_write(TABLE) as temporary:
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    forget_table()

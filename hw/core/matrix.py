@@ -213,7 +213,9 @@ class MatrixEngine(wiring.Component):
         operands = []
         for column in range(self.spec.matrix_columns):
             select = MatrixWindow(self.spec) if self.spec.sparse else MatrixActivations(self.spec)
+            skew = MatrixSkew(self.spec)
             m.submodules[f"select_{column}"] = select
+            m.submodules[f"skew_{column}"] = skew
             connect(m, flipped(self.activations[column]), select.memory)
             m.d.comb += [
                 select.unit.eq(sequence.activation_units[column]),
@@ -223,14 +225,14 @@ class MatrixEngine(wiring.Component):
                 m.d.comb += [
                     select.sparse.eq(sequence.mode.sparse),
                     select.windows.eq(sequence.mode.windows),
+                    skew.i.eq(select.blocks),
                 ]
             else:
                 m.d.comb += [
                     select.wide.eq(sequence.mode.wide),
                     select.load.eq(steps[LOAD].valid),
+                    skew.i.eq(select.slots),
                 ]
-            m.submodules[f"skew_{column}"] = skew = MatrixSkew(self.spec)
-            m.d.comb += skew.i.eq(select.blocks if self.spec.sparse else select.slots)
             operands.append(skew.o)
         return operands
 

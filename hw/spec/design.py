@@ -25,6 +25,7 @@ __all__ = [
     "check_fits",
     "design_parts",
     "design_resources",
+    "forget_table",
     "total_resources",
 ]
 
@@ -138,6 +139,11 @@ def _buffers(spec: MachineSpec) -> list[DesignPart]:
 @cache
 def _table() -> list[dict[str, Any]]:
     return json.loads(TABLE.read_text()) if TABLE.exists() else []
+
+
+def forget_table() -> None:
+    """The table has changed: read it again when it is needed."""
+    _table.cache_clear()
 
 
 def find_part(part: DesignPart, family: str) -> dict[str, float] | None:

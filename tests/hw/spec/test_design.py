@@ -66,6 +66,12 @@ def test_each_resource_that_lacks_is_named_with_the_number() -> None:
     assert "LUT" not in text
 
 
+def test_sparse_multiplexers_do_not_fit_the_u280() -> None:
+    """Their rows are synthesized too, so that nobody takes those without for them."""
+    with pytest.raises(InputError, match=r"does not fit XCU280 .*: LUT: needs 1,6\d\d,\d\d\d"):
+        check_fits(replace(SPEC, sparse=1), board_of("u280"))
+
+
 def test_a_board_with_too_little_memory_is_refused() -> None:
     board = replace(board_of("u280"), memory_bytes=(8 << 30) - 512)
     with pytest.raises(InputError, match=r"memory: needs 8,589,934,592 bytes, .* \(512 too few\)"):
