@@ -18,8 +18,8 @@ class Figure:
     target, recipe : str
         Bundled ones.
     key : str
-        Of `mapping.estimate.estimate`, or `slope` (cycles for each token of context), `power` (watts in decode) or
-        `tokens_per_joule`.
+        Of `mapping.estimate.estimate`, or `slope` (cycles for each token of context), `power` (watts in decode),
+        `tokens_per_joule`, or a kind of resource (`hw.spec.board.KINDS`).
     prompt_length : int
         Tokens of context at which it is taken; of a slope the shorter of two.
     published : float or None
@@ -72,6 +72,9 @@ FIGURES = (
     Figure("decode, 512 of context", *_OWN, _DECODE, 512, 52.7, RERUN, unit="tokens/s"),
     Figure("slope, of a token of context", *_OWN, "slope", 128, 872, RERUN, 741.2, 1002.8, "cycles"),
     Figure("power in decode (fitted)", *_OWN, "power", 128, 45, PAPER, 44, 46, "W"),
+    Figure("DSP slices", *_OWN, "dsp", 128, 6345, PAPER),
+    Figure("block memories of 36 kbit", *_OWN, "bram", 128, 1252, PAPER),
+    Figure("block memories of 288 kbit", *_OWN, "uram", 128, 792, PAPER),
     Figure("decode, 128 of context", *_U280, _DECODE, 128, 57.1, RERUN, 115, None, "tokens/s"),
     Figure("decode, 512 of context", *_U280, _DECODE, 512, 52.7, RERUN, 110, None, "tokens/s"),
     Figure("share of the memory's peak in decode", *_U280, "bandwidth_fraction", 128, 0.43, RERUN, 0.88, None, "%"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from hw.tools import cached_result, run_tool, tool_version
 
-__all__ = ["ClockResult", "clock_of", "harness"]
+__all__ = ["ClockResult", "clock_of", "harness", "place_name"]
 
 HARNESS = "lpu_clock_harness"
 SEED = 1
@@ -16,6 +16,8 @@ WANTED_HZ = 150_000_000
 NEXTPNR = ["--85k", "--speed", "6", "--package", "CABGA756", "--seed", str(SEED), "-q"]
 NEXTPNR += ["--json", "netlist.json", "--report", "report.json", "--timing-allow-fail"]
 NEXTPNR += ["--lpf-allow-unconstrained", "--freq", str(WANTED_HZ // 1_000_000)]
+CELL_SUFFIX = re.compile(r"(_TRELLIS_FF_Q(_\d+)?|(\.\d+)*(\$DPRAM_COMB\d+)?|(\.\d+)+)$")
+"""What synthesis adds to the name of a register or memory: its cells, numbered by no bit of it."""
 SCRIPT = "read_verilog -sv design.sv; synth_ecp5 -noiopad -top {top} -json netlist.json"
 
 
@@ -28,7 +30,7 @@ class ClockResult:
     clock_hz : float
         Highest clock, between registers.
     source, sink : str
-        Cells at the ends of the slowest path.
+        What is at the ends of the slowest path, see `place_name`.
     logic_ns, routing_ns : float
         What it consists of.
     """
@@ -100,7 +102,16 @@ def clock_of(verilog: str, top: str) -> ClockResult:
         report = run_tool("nextpnr-ecp5", NEXTPNR, {"netlist.json": netlist}, "report.json")
         return _summary(json.loads(report))
 
-    return ClockResult(**cached_result("clock", [wrapped, script, *NEXTPNR, *versions], make))
+    found = cached_result("clock", [wrapped, script, *NEXTPNR, *versions], make)
+    ends = {end: place_name(found[end]) for end in ("source", "sink")}
+    return ClockResult(**{**found, **ends})
+
+
+def place_name(cell: str) -> str:
+    """Register, memory or primitive of ours that a cell of the netlist is a part of; `port` for the harness's registers."""
+    if not cell.startswith("dut."):
+        return "port"
+    return CELL_SUFFIX.sub("", cell.removeprefix("dut."))
 
 
 def _summary(report: Any) -> dict[str, Any]:

@@ -17,8 +17,9 @@ __all__ = ["SynthesisReport"]
 
 WANTED_HZ = {Multiplier.INFERRED: 130e6, Multiplier.ECP5: 150e6}
 """Clocks that components are to reach on an ECP5-85 of speed grade 6."""
-CRITICAL_MODULES = ("matrix_row", "vector_lane")
-"""Modules of the core whose clock is reported with the components'; a core may lack one."""
+CRITICAL_MODULES = ("matrix_row", "matrix_drain", "vector_lane", "sequencer_mpe")
+"""Modules of the core whose clock is reported with the components': those through which every product goes, and the
+slowest of the vector unit and of the sequencers. A core may lack one."""
 
 
 class SynthesisReport:

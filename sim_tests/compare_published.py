@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emulator.published import FAR, FIGURES, MODEL, Figure
-from hw.spec.board import load_board, load_fitted
+from hw.spec.board import KINDS, load_board, load_fitted
 from hw.spec.machine_file import load_machine
 from mapping.estimate import LABELS, estimate
 from mapping.frontend.model import load_model
@@ -26,7 +26,7 @@ class PublishedRow:
     figure : Figure
     value : float
     origin : str
-        "emulated", "modelled", ...
+        "emulated", "modelled", "synthesized", ...
     """
 
     figure: Figure
@@ -81,6 +81,8 @@ def published_rows(advance: Callable[[int], None] = lambda _: None) -> list[Publ
             origin = "modelled"
         elif figure.key == "tokens_per_joule":
             value, origin = 1 / near["energy_joules_per_token"], "modelled"
+        elif figure.key in KINDS:
+            value, origin = near["resources"][figure.key], near["resources_source"]
         else:
             value, origin = near[figure.key], LABELS[figure.key]
         rows.append(PublishedRow(figure, value, origin))

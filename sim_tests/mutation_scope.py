@@ -47,7 +47,7 @@ class Scope:
 
 def limits(module: str, spec: MachineSpec) -> dict[str, int]:
     """Signals of a module, and what each stays below in every legal program of fewer than `CYCLES` cycles."""
-    if module == "lpu_writer":
+    if module == "lpu_load_writer":
         # A load is no longer than its destination is deep, though the field for its length is the same in all machines.
         return {"index": max(spec.stream_words, spec.scale_words, spec.input_words)}
     if module == "lpu_control":

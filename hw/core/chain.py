@@ -4,14 +4,14 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.core.pair_mac import OPERAND_BITS, PairMac, Start
 from hw.core.pipeline import delays
 from hw.core.reduction_node import OverflowAdjust, ReductionNode, carried_on, pending_layout
+from hw.core.result_queue import ResultQueue
 from hw.core.sparse_multiplexer import SparseMultiplexer
-from hw.spec.chain import CANDIDATES, INDEX_BITS, KEPT, KEPT_BITS, ChainSpec
+from hw.spec.chain import CANDIDATES, INDEX_BITS, KEPT, KEPT_BITS, QUEUE_LATENCY, ChainSpec
 
 __all__ = ["Chain", "ChainDatapath", "chain_input_layout", "chain_output_layout"]
 
@@ -228,7 +228,7 @@ class Chain(wiring.Component):
     """A `ChainDatapath` between streams, with a FIFO behind it for all beats that are under way.
 
     A beat is accepted only where its result is sure of a place: nothing stops the datapath. One beat a
-    cycle, latency `ChainSpec.latency` + 1.
+    cycle, latency `ChainSpec.latency` + `QUEUE_LATENCY`.
 
     Parameters
     ----------
@@ -257,22 +257,23 @@ class Chain(wiring.Component):
         m = Module()
         m.submodules.datapath = datapath = ChainDatapath(self.spec)
         # A place is taken from acceptance until the cycle behind the one in which the result leaves.
-        depth = 1 << (self.spec.latency + 2 - 1).bit_length()
-        layout = chain_output_layout(self.spec)
-        m.submodules.results = results = SyncFIFO(width=layout.size, depth=depth)
+        depth = 1 << (self.spec.latency + QUEUE_LATENCY).bit_length()
+        m.submodules.results = results = ResultQueue(chain_output_layout(self.spec).size, depth)
         room = Signal(range(depth + 1), init=depth)
-        accepted, taken = Signal(), Signal()
+        later = Signal.like(room)
+        free = Signal(init=1)
+        accepted = Signal()
         m.d.comb += [
-            self.i.ready.eq(room.any()),
-            accepted.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(free),
+            accepted.eq(self.i.valid & free),
             datapath.beat.eq(self.i.payload),
             datapath.valid.eq(accepted),
-            results.w_data.eq(datapath.result),
-            results.w_en.eq(datapath.done),
-            Value.cast(self.o.payload).eq(results.r_data),
-            self.o.valid.eq(results.r_rdy),
-            results.r_en.eq(self.o.ready),
-            taken.eq(self.o.valid & self.o.ready),
+            results.result.eq(datapath.result),
+            results.done.eq(datapath.done),
+            Value.cast(self.o.payload).eq(results.payload),
+            self.o.valid.eq(results.valid),
+            results.ready.eq(self.o.ready),
+            later.eq(room + results.taken - accepted),
         ]
-        m.d.sync += room.eq(room + taken - accepted)
+        m.d.sync += [room.eq(later), free.eq(later.any())]
         return m

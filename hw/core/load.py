@@ -8,9 +8,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from hw.core.axi import axi_read
-from hw.core.checksum import Checksum
+from hw.core.load_requests import LoadRequests
+from hw.core.load_writer import LoadWriter, load_layout
 from hw.core.ports import operation_layout, unit_members, write_port
-from hw.spec.instructions import ADDRESS_BITS, COUNT_BITS, Destination, Unit
+from hw.spec.instructions import Destination, Unit
 from hw.spec.machine import MachineSpec
 
 INCREMENTING = 1
@@ -76,13 +77,19 @@ class LoadUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.requests = requests = _Requests(self.spec)
+        m.submodules.requests = requests = LoadRequests(self.spec)
         m.submodules.queue = queue = fifo.SyncFIFO(
             width=load_layout(self.spec).size, depth=2 * self.spec.read_outstanding
         )
-        m.submodules.writer = writer = _Writer(self.spec)
-        operation = self.i.payload
+        m.submodules.writer = writer = LoadWriter(self.spec)
+        load = self._accept(m, requests, writer)
+        self._front_end(m, requests, writer, queue, load)
+        self._back_end(m, requests, writer, queue)
+        return m
 
+    def _accept(self, m: Module, requests: LoadRequests, writer: LoadWriter) -> Value:
+        """When operations begin and end; whether a load begins in this cycle."""
+        operation = self.i.payload
         # Loads under way are those waiting for words and those in the writer's last LOAD_CYCLES.
         under_way = Signal(range(2 * self.spec.read_outstanding + 4))
         accepted = Signal()
@@ -110,7 +117,18 @@ class LoadUnit(wiring.Component):
             self.idle.eq(~requests.busy & ~waiting & ~under_way.any()),
         ]
 
-        # Front end.
+        return load
+
+    def _front_end(
+        self,
+        m: Module,
+        requests: LoadRequests,
+        writer: LoadWriter,
+        queue: fifo.SyncFIFO,
+        load: Value,
+    ) -> None:
+        """A load to its requests, and to the queue of those that wait for words."""
+        operation = self.i.payload
         m.d.comb += [
             requests.start.eq(load),
             requests.address.eq(operation.address),
@@ -127,7 +145,10 @@ class LoadUnit(wiring.Component):
             entry.offset.eq(operation.address),
         ]
 
-        # Back end: rready only when every channel shows a beat.
+    def _back_end(
+        self, m: Module, requests: LoadRequests, writer: LoadWriter, queue: fifo.SyncFIFO
+    ) -> None:
+        """Channels to requests and writer: rready only when every channel shows a beat."""
         for channel, axi in enumerate(self.axi):
             m.d.comb += [
                 axi.arvalid.eq(requests.valid[channel]),
@@ -154,190 +175,3 @@ class LoadUnit(wiring.Component):
         wiring.connect(m, writer.stream, wiring.flipped(self.stream))
         wiring.connect(m, writer.scale, wiring.flipped(self.scale))
         wiring.connect(m, writer.input, wiring.flipped(self.input))
-        return m
-
-
-def load_layout(spec: MachineSpec) -> data.StructLayout:
-    """What the back end has to know of a load; `offset` is the address within a burst."""
-    return data.StructLayout({
-        "destination": 2,
-        "buffer": exact_log2(spec.input_words),
-        "length": COUNT_BITS,
-        "offset": exact_log2(spec.burst_beats),
-    })
-
-
-class _Requests(wiring.Component):
-    """Bursts of one load after the other; the channels take each burst when they like.
-
-    Members
-    -------
-    start, address, length, random
-        The next load; only while not `busy`.
-    busy : Out(1)
-    completed : In(1)
-        The last word of a burst was taken.
-    valid, ready, word, beats, is_random
-        A burst of `beats` words from `word` on; one bit of valid and ready a channel.
-    """
-
-    start: Value
-    address: Value
-    length: Value
-    random: Value
-    busy: Value
-    completed: Value
-    valid: Value
-    ready: Value
-    word: Value
-    beats: Value
-    is_random: Value
-
-    def __init__(self, spec: MachineSpec) -> None:
-        self.spec = spec
-        super().__init__({
-            "start": In(1),
-            "address": In(ADDRESS_BITS),
-            "length": In(COUNT_BITS),
-            "random": In(1),
-            "busy": Out(1),
-            "completed": In(1),
-            "valid": Out(spec.channels),
-            "ready": In(spec.channels),
-            "word": Out(ADDRESS_BITS),
-            "beats": Out(range(spec.burst_beats + 1)),
-            "is_random": Out(1),
-        })
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        spec = self.spec
-        burst_bits = exact_log2(spec.burst_beats)
-        left = Signal(COUNT_BITS)
-        taken = Signal(spec.channels)
-        under_way = Signal(range(spec.read_outstanding + 1))
-        room = Signal()
-        to_boundary = Signal.like(self.beats)
-        accepted = Signal()
-        m.d.comb += [
-            room.eq(under_way != spec.read_outstanding),
-            to_boundary.eq(spec.burst_beats - self.word[:burst_bits]),
-            self.beats.eq(Mux(left < to_boundary, left, to_boundary)),
-            self.busy.eq(left.any()),
-            self.valid.eq(Mux(self.busy & room, ~taken, 0)),
-            accepted.eq(self.busy & room & (taken | self.ready).all()),
-        ]
-        m.d.sync += under_way.eq(under_way + accepted - self.completed)
-        with m.If(self.start):
-            m.d.sync += [
-                self.word.eq(self.address),
-                left.eq(self.length),
-                self.is_random.eq(self.random),
-            ]
-        with m.Elif(accepted):
-            m.d.sync += [
-                self.word.eq(self.word + self.beats),
-                left.eq(left - self.beats),
-                taken.eq(0),
-            ]
-        with m.Else():
-            m.d.sync += taken.eq(taken | (self.valid & self.ready))
-        return m
-
-
-class _Writer(wiring.Component):
-    """Writes words to their buffers, one cycle behind their beats.
-
-    Members
-    -------
-    take, word : In
-        A word was taken.
-    load : In(load_layout(spec))
-        The load that it belongs to.
-    last, completed : Out(1)
-        It is the last of its load, of its burst.
-    restart : In(1)
-        Return the ring pointers to zero.
-    done, checksum : Out
-        A load ends.
-    stream, scale, input : Out(write_port)
-    """
-
-    take: Value
-    word: Value
-    load: Any
-    last: Value
-    completed: Value
-    restart: Value
-    done: Value
-    checksum: Value
-    stream: Any
-    scale: Any
-    input: Any
-
-    def __init__(self, spec: MachineSpec) -> None:
-        self.spec = spec
-        bits = 8 * spec.word_bytes
-        super().__init__({
-            "take": In(1),
-            "word": In(bits),
-            "load": In(load_layout(spec)),
-            "last": Out(1),
-            "completed": Out(1),
-            "restart": In(1),
-            "done": Out(1),
-            "checksum": Out(32),
-            "stream": Out(write_port(spec.stream_words, bits)),
-            "scale": Out(write_port(spec.scale_words, bits)),
-            "input": Out(write_port(spec.input_words, bits)),
-        })
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        spec = self.spec
-        m.submodules.digest = digest = Checksum(spec.word_bytes)
-        index = Signal(COUNT_BITS)
-        burst_index = Signal(exact_log2(spec.burst_beats))
-        at_end = Signal()
-        m.d.comb += [
-            at_end.eq(index + 1 == self.load.length),
-            burst_index.eq(self.load.offset + index),
-            self.last.eq(self.take & at_end),
-            self.completed.eq(self.take & (at_end | burst_index.all())),
-        ]
-        with m.If(self.take):
-            m.d.sync += index.eq(Mux(at_end, 0, index + 1))
-
-        # Second stage: the write, and the checksum.
-        valid = Signal()
-        first = Signal()
-        last = Signal()
-        word = Signal(8 * spec.word_bytes, reset_less=True)
-        target = Signal(len(Destination))
-        m.d.comb += target.eq(1 << self.load.destination)
-        m.d.sync += [
-            valid.eq(self.take),
-            first.eq(~index.any()),
-            last.eq(self.last),
-            word.eq(self.word),
-            self.stream.enable.eq(self.take & target[Destination.STREAM]),
-            self.scale.enable.eq(self.take & target[Destination.SCALE]),
-            self.input.enable.eq(self.take & target[Destination.INPUT]),
-            self.input.address.eq(self.load.buffer + index),
-        ]
-        for ring in (self.stream, self.scale):
-            with m.If(self.restart):
-                m.d.sync += ring.address.eq(0)
-            with m.Elif(ring.enable):
-                m.d.sync += ring.address.eq(ring.address + 1)
-        m.d.comb += [port.data.eq(word) for port in (self.stream, self.scale, self.input)]
-
-        # Third stage: the end.
-        m.d.comb += [
-            digest.valid.eq(valid),
-            digest.start.eq(first),
-            digest.data.eq(word),
-            self.checksum.eq(digest.value),
-        ]
-        m.d.sync += self.done.eq(last)
-        return m

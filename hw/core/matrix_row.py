@@ -243,7 +243,7 @@ class MatrixRow(wiring.Component):
         return select_by(m, f"element_{column}_{slot}", position, elements)
 
     def _step_sum(self, m: Module, column: int, nibbles: list[Signal], slots: list[Value]) -> Value:
-        """Products and adder tree: the dot product of a step, registered."""
+        """Products and adder tree: the dot product of a step, but for its last adder registered."""
         adders = self.spec.matrix_element == "shift_add"
         products: list[Value] = []
         for slot, nibble in enumerate(nibbles):
@@ -258,12 +258,15 @@ class MatrixRow(wiring.Component):
                 )
             products.append(product)
         high_sum = named(m, f"high_sum_{column}", balanced_sum(products[1::2]))
-        high_part = Mux(self.mode.wide, high_sum << 4, high_sum)
-        total = balanced_sum(products[0::2]) + high_part
-        step_sum = Signal(total.shape(), name=f"step_sum_{column}", reset_less=True)
+        # Even and odd slots meet in front of the group's sum: two adders between any two registers.
+        sums = [balanced_sum(products[0::2]), Mux(self.mode.wide, high_sum << 4, high_sum)]
+        halves = [
+            Signal(half.shape(), name=f"{name}_{column}", reset_less=True)
+            for name, half in zip(("even_sum", "odd_sum"), sums, strict=True)
+        ]
         with m.If(self.control.add):
-            m.d.sync += step_sum.eq(total)
-        return step_sum
+            m.d.sync += [half.eq(total) for half, total in zip(halves, sums, strict=True)]
+        return halves[0] + halves[1]
 
 
 def _extended(value: Value, width: int) -> Value:

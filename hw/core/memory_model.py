@@ -115,10 +115,18 @@ class MemoryModel(wiring.Component):
             scheduler.beats.eq(Mux(asks_write, self.write.awlen, self.read.arlen) + 1),
         ]
 
-        touches = Signal()
-        m.d.comb += touches.eq(
-            self.fault.enable & ((self.fault.address - scheduler.address)[:28] < scheduler.beats)
-        )
+        self._read_data(m, scheduler, reads)
+        self._responses(m, scheduler, responses)
+        with m.If(self.write.awready):
+            m.d.sync += [data_left.eq(scheduler.beats), data_address.eq(scheduler.address)]
+        with m.Elif(self.write.wvalid & self.write.wready):
+            m.d.sync += [data_left.eq(data_left - 1), data_address.eq(data_address + 1)]
+        m.d.comb += self.write.wready.eq(data_left.any())
+        m.submodules.array = self._array(reads.address, data_address)
+        return m
+
+    def _read_data(self, m: Module, scheduler: Scheduler, reads: "_ReadQueue") -> None:
+        """Accepted read bursts to their queue, and its beats to the R channel."""
         m.d.comb += [
             reads.push.eq(self.read.arready),
             reads.burst.eq(scheduler.burst),
@@ -134,8 +142,13 @@ class MemoryModel(wiring.Component):
             ),
         ]
 
+    def _responses(self, m: Module, scheduler: Scheduler, responses: fifo.SyncFIFO) -> None:
+        """Responses to write bursts, each from its cycle on."""
+        touches = Signal()
+        m.d.comb += touches.eq(
+            self.fault.enable & ((self.fault.address - scheduler.address)[:28] < scheduler.beats)
+        )
         m.d.comb += [
-            self.write.wready.eq(data_left.any()),
             responses.w_en.eq(self.write.awready),
             responses.w_data.eq(Cat(scheduler.response, touches)),
             self.write.bvalid.eq(
@@ -144,30 +157,27 @@ class MemoryModel(wiring.Component):
             self.write.bresp.eq(Mux(responses.r_data[CYCLE_BITS], SLAVE_ERROR, OKAY)),
             responses.r_en.eq(self.write.bvalid & self.write.bready),
         ]
-        with m.If(self.write.awready):
-            m.d.sync += [data_left.eq(scheduler.beats), data_address.eq(scheduler.address)]
-        with m.Elif(self.write.wvalid & self.write.wready):
-            m.d.sync += [data_left.eq(data_left - 1), data_address.eq(data_address + 1)]
 
+    def _array(self, read_address: Value, write_address: Value) -> Instance:
+        """The content."""
         written = self.write.wvalid & self.write.wready
-        m.submodules.array = Instance(
+        return Instance(
             "memory_array",
             p_CHANNEL=self.channel,
             p_DEPTH=self.words,
             p_WIDTH=8 * self.bus_bytes,
             p_ADDRESS_BITS=exact_log2(self.words),
             i_clk=ClockSignal(),
-            i_read_address=reads.address[: exact_log2(self.words)],
+            i_read_address=read_address[: exact_log2(self.words)],
             o_read_data=self.read.rdata,
             i_write_enable=Mux(written, self.write.wstrb, 0),
-            i_write_address=data_address[: exact_log2(self.words)],
+            i_write_address=write_address[: exact_log2(self.words)],
             i_write_data=self.write.wdata,
             i_host_enable=self.host.enable,
             i_host_address=self.host.address,
             i_host_write_data=self.host.write_data,
             o_host_read_data=self.host.read_data,
         )
-        return m
 
 
 class _ReadQueue(wiring.Component):

@@ -77,55 +77,15 @@ class StoreUnit(wiring.Component):
         m.submodules.gather = gather = StoreGather(spec)
         m.submodules.transfer = transfer = StoreTransfer(spec)
         m.submodules.digest = digest = Checksum(spec.word_bytes + spec.word_bytes // 8)
-        given = self.i.payload
         operation = Signal(operation_layout(Unit.ST), reset_less=True)
-
-        lanes = Signal(range(spec.matrix_rows + 1))
-        counts = Signal()
-        legal = Signal()
-        with m.Switch(given.pattern):
-            with m.Case(Pattern.COLUMN):
-                m.d.comb += [lanes.eq(spec.matrix_rows), counts.eq(given.steps.any())]
-            with m.Case(Pattern.SPREAD):
-                m.d.comb += [lanes.eq(4), counts.eq(1)]
-            with m.Default():
-                m.d.comb += [
-                    lanes.eq(spec.word_bytes // 4),
-                    counts.eq(given.pattern == Pattern.SCALAR),
-                ]
-        m.d.comb += legal.eq(counts & given.rows.any() & (given.lane < lanes))
-
-        # An operation runs from its acceptance to the last response; SYNC for one cycle.
-        busy = Signal()
-        waiting = Signal(range(STORE_CYCLES))
-        accepted = Signal()
-        start = Signal()
-        ended = Signal()
+        legal = self._legal(m)
+        start = self._operation(m, operation, legal, transfer)
         m.d.comb += [
-            self.i.ready.eq(~busy),
-            self.idle.eq(~busy),
-            accepted.eq(self.i.valid & self.i.ready),
-            start.eq(accepted & ~given.sync & legal),
-            ended.eq(operation.sync | transfer.ended),
-            self.done.eq(busy & ended),
             self.checksum.eq(Mux(operation.sync, 0, digest.value)),
-        ]
-        m.d.sync += self.illegal.eq(accepted & ~given.sync & ~legal)
-        with m.If(accepted):
-            m.d.sync += [
-                operation.eq(given),
-                busy.eq(given.sync | legal),
-                waiting.eq(STORE_CYCLES - 1),
-            ]
-        with m.Elif(busy):
-            m.d.sync += [busy.eq(~ended), waiting.eq(waiting - waiting.any())]
-
-        m.d.comb += [
             gather.start.eq(start),
-            gather.operation.eq(Mux(start, given.as_value(), operation.as_value())),
+            gather.operation.eq(Mux(start, self.i.payload.as_value(), operation.as_value())),
             transfer.start.eq(start),
-            transfer.operation.eq(Mux(start, given.as_value(), operation.as_value())),
-            transfer.open.eq(~waiting.any()),
+            transfer.operation.eq(Mux(start, self.i.payload.as_value(), operation.as_value())),
             transfer.available.eq(gather.valid),
             gather.take.eq(transfer.beat & transfer.last_of_step),
         ]
@@ -142,6 +102,60 @@ class StoreUnit(wiring.Component):
             word.eq(spread.word),
             strobe.eq(spread.strobe),
         ]
+        self._channels(m, transfer, word, strobe)
+        self._digest(m, start, transfer, Cat(word, strobe), digest)
+        return m
+
+    def _legal(self, m: Module) -> Value:
+        """Whether the lanes and counts of the operation that is offered are possible."""
+        spec, given = self.spec, self.i.payload
+        lanes = Signal(range(spec.matrix_rows + 1))
+        counts = Signal()
+        legal = Signal()
+        with m.Switch(given.pattern):
+            with m.Case(Pattern.COLUMN):
+                m.d.comb += [lanes.eq(spec.matrix_rows), counts.eq(given.steps.any())]
+            with m.Case(Pattern.SPREAD):
+                m.d.comb += [lanes.eq(4), counts.eq(1)]
+            with m.Default():
+                m.d.comb += [
+                    lanes.eq(spec.word_bytes // 4),
+                    counts.eq(given.pattern == Pattern.SCALAR),
+                ]
+        m.d.comb += legal.eq(counts & given.rows.any() & (given.lane < lanes))
+        return legal
+
+    def _operation(self, m: Module, operation: Any, legal: Value, transfer: StoreTransfer) -> Value:
+        """An operation runs from its acceptance to the last response; SYNC for one cycle. Whether one with data begins."""
+        given = self.i.payload
+        busy = Signal()
+        waiting = Signal(range(STORE_CYCLES))
+        accepted = Signal()
+        start = Signal()
+        ended = Signal()
+        m.d.comb += [
+            self.i.ready.eq(~busy),
+            self.idle.eq(~busy),
+            accepted.eq(self.i.valid & self.i.ready),
+            start.eq(accepted & ~given.sync & legal),
+            ended.eq(operation.sync | transfer.ended),
+            self.done.eq(busy & ended),
+            transfer.open.eq(~waiting.any()),
+        ]
+        m.d.sync += self.illegal.eq(accepted & ~given.sync & ~legal)
+        with m.If(accepted):
+            m.d.sync += [
+                operation.eq(given),
+                busy.eq(given.sync | legal),
+                waiting.eq(STORE_CYCLES - 1),
+            ]
+        with m.Elif(busy):
+            m.d.sync += [busy.eq(~ended), waiting.eq(waiting - waiting.any())]
+        return start
+
+    def _channels(self, m: Module, transfer: StoreTransfer, word: Value, strobe: Value) -> None:
+        """The burst and the beat under way, to every channel."""
+        spec = self.spec
         for channel, axi in enumerate(self.axi):
             m.d.comb += [
                 axi.awvalid.eq(transfer.address_valid[channel]),
@@ -160,19 +174,21 @@ class StoreUnit(wiring.Component):
             ]
         m.d.sync += self.error.eq(Cat(axi.bvalid & axi.bresp.any() for axi in self.axi).any())
 
-        # The checksum lags one cycle behind the beat; a response lags at least as much.
-        written = Signal()
+    def _digest(
+        self, m: Module, start: Value, transfer: StoreTransfer, written: Value, digest: Checksum
+    ) -> None:
+        """The checksum lags one cycle behind the beat; a response lags at least as much."""
+        taken = Signal()
         first = Signal()
-        image = Signal(9 * spec.word_bytes, reset_less=True)
+        image = Signal(9 * self.spec.word_bytes, reset_less=True)
         m.d.comb += [
             self.beat.eq(transfer.beat),
-            digest.valid.eq(written),
+            digest.valid.eq(taken),
             digest.start.eq(first),
             digest.data.eq(image),
         ]
-        m.d.sync += [written.eq(transfer.beat), image.eq(Cat(word, strobe))]
+        m.d.sync += [taken.eq(transfer.beat), image.eq(written)]
         with m.If(start):
             m.d.sync += first.eq(1)
-        with m.Elif(written):
+        with m.Elif(taken):
             m.d.sync += first.eq(0)
-        return m

@@ -74,14 +74,23 @@ class StoreTransfer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        spec = self.spec
-        channels = spec.channels
-        scalar = Signal()
-        row_beats = Signal(9)
-        row_word = Signal(ADDRESS_BITS, reset_less=True)
         rows_left = Signal(8)
         left = Signal(9)
-        m.d.comb += scalar.eq(self.operation.pattern == Pattern.SCALAR)
+        row_beats = self._row_beats(m)
+        room, missing = self._responses(m)
+        active = Signal()
+        finished = Signal()
+        m.d.comb += [
+            active.eq(rows_left.any() & self.open),
+            self.ended.eq(~rows_left.any() & ~missing.any()),
+        ]
+        self._burst(m, active, left, room, finished)
+        self._next(m, rows_left, left, row_beats, finished)
+        return m
+
+    def _row_beats(self, m: Module) -> Value:
+        """Beats of a row, by the operation's pattern."""
+        row_beats = Signal(9)
         with m.Switch(self.operation.pattern):
             with m.Case(Pattern.COLUMN):
                 m.d.comb += row_beats.eq(self.operation.steps << 1)
@@ -89,31 +98,36 @@ class StoreTransfer(wiring.Component):
                 m.d.comb += row_beats.eq(2)
             with m.Default():
                 m.d.comb += row_beats.eq(1)
+        return row_beats
 
-        # Responses that are missing, by channel.
+    def _responses(self, m: Module) -> tuple[Value, Value]:
+        """Channels that may make one more request, and channels from which responses are missing."""
+        channels = self.spec.channels
         room = Signal(channels)
         missing = Signal(channels)
         for channel in range(channels):
-            count = Signal(range(spec.write_outstanding + 1), name=f"missing{channel}")
+            count = Signal(range(self.spec.write_outstanding + 1), name=f"missing{channel}")
             accepted = self.address_valid[channel] & self.address_ready[channel]
             m.d.sync += count.eq(count + accepted - self.response[channel])
             m.d.comb += [
-                room[channel].eq(count != spec.write_outstanding),
+                room[channel].eq(count != self.spec.write_outstanding),
                 missing[channel].eq(count.any()),
             ]
+        return room, missing
 
-        # The burst under way. A channel's data may run ahead of its address, but not of its request.
-        active = Signal()
+    def _burst(self, m: Module, active: Value, left: Value, room: Value, finished: Value) -> None:
+        """The burst under way. A channel's data may run ahead of its address, but not of its request."""
+        burst_beats, channels = self.spec.burst_beats, self.spec.channels
+        scalar = Signal()
         index = Signal.like(self.beats)
         to_boundary = Signal.like(self.beats)
         address_taken = Signal(channels)
         data_taken = Signal(channels)
         addressed = Signal(channels)
         data_done = Signal()
-        finished = Signal()
         m.d.comb += [
-            active.eq(rows_left.any() & self.open),
-            to_boundary.eq(spec.burst_beats - self.word[: exact_log2(spec.burst_beats)]),
+            scalar.eq(self.operation.pattern == Pattern.SCALAR),
+            to_boundary.eq(burst_beats - self.word[: exact_log2(burst_beats)]),
             self.beats.eq(Mux(left < to_boundary, left, to_boundary)),
             self.address_valid.eq(Mux(active, ~address_taken & room, 0)),
             addressed.eq(address_taken | (self.address_valid & self.address_ready)),
@@ -133,7 +147,6 @@ class StoreTransfer(wiring.Component):
                 & (data_taken | (self.data_valid & self.data_ready)).all()
             ),
             finished.eq(active & addressed.all() & (data_done | (self.beat & self.last_of_burst))),
-            self.ended.eq(~rows_left.any() & ~missing.any()),
         ]
         with m.If(self.beat):
             m.d.sync += [
@@ -145,9 +158,15 @@ class StoreTransfer(wiring.Component):
         with m.Else():
             m.d.sync += data_taken.eq(data_taken | (self.data_valid & self.data_ready))
         m.d.sync += address_taken.eq(addressed)
-
         with m.If(finished):
             m.d.sync += [address_taken.eq(0), data_done.eq(0), index.eq(0)]
+
+    def _next(
+        self, m: Module, rows_left: Value, left: Value, row_beats: Value, finished: Value
+    ) -> None:
+        """From burst to burst, from row to row, and to the next operation."""
+        row_word = Signal(ADDRESS_BITS, reset_less=True)
+        with m.If(finished):
             with m.If(left == self.beats):
                 m.d.sync += [
                     rows_left.eq(rows_left - 1),
@@ -164,4 +183,3 @@ class StoreTransfer(wiring.Component):
                 self.word.eq(self.operation.address),
                 row_word.eq(self.operation.address),
             ]
-        return m

@@ -17,6 +17,8 @@ INDEX_BITS = 4
 KEPT = (0, 2, 4, 8, 16)
 """Values of N, in the order of their codes."""
 KEPT_BITS = 3
+QUEUE_LATENCY = 3
+"""Cycles that a chain between streams takes longer: entry, memory and exit of the FIFO behind it."""
 METADATA_BITS = CANDIDATES * INDEX_BITS
 """Index information of a beat of 16 cells, in whatever format."""
 

@@ -1,13 +1,14 @@
 """Parts synthesized one by one: the table is about what synthesis gives, for both families."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from hw.part_synthesis import synthesize_parts
 from hw.spec import design
 from hw.spec.board import KINDS
-from hw.spec.design import design_parts, find_part
+from hw.spec.design import DesignPart, design_parts, find_part
 from hw.spec.machine_file import load_machine
 from hw.synthesis_ecp5 import CELLS, synthesize_ecp5
 
@@ -43,6 +44,24 @@ def test_parts_in_the_table_are_not_made_again() -> None:
     assert not any(made for _, made in synthesize_parts(spec, store=False))
     wider = dataclasses.replace(spec, vector_lanes=64)
     assert design.find_part(design_parts(wider)[0], "ice40") is None
+
+
+def test_a_new_row_counts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hw import part_synthesis
+
+    table = tmp_path / "resources.json"
+    for module in (design, part_synthesis):
+        monkeypatch.setattr(module, "TABLE", table)
+    part = DesignPart("vector_walk", 1, (16,))
+    design.forget_table()
+    try:
+        assert find_part(part, "xcup") is None
+        row = {"family": "xcup", "part": "vector_walk", "shape": [16], "size": 1.0}
+        part_synthesis._add(row | dict.fromkeys(KINDS, 3))
+        assert find_part(part, "xcup") == dict.fromkeys(KINDS, 3)
+    finally:
+        monkeypatch.undo()
+        design.forget_table()
 
 
 def test_cells_of_an_ecp5() -> None:
