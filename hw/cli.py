@@ -64,7 +64,7 @@ def synth_command(
 def _print(result: dict[str, Any]) -> None:
     resources, clocks = result["resources"], result["clocks"]
     for failure in result["failures"]:
-        note(f"{failure['component']}: no resources: {failure['reason']}")
+        note(f"{failure['component']}: no {failure['figure']}: {failure['reason']}")
     kinds = ("dsp", "lut", "ff", "bram", "uram")
     columns = ["component", "of", "instances", *(f"{k} each" for k in kinds), *kinds]
     print_table(

@@ -105,9 +105,7 @@ class SynthesisReport:
         try:
             rows = synthesize(self.core_verilog, PROCESSOR)
         except RuntimeError as error:
-            # The other figures stand; which tool failed, and why, stands beside them.
-            reason = str(error).strip().splitlines()[-1]
-            yield "failures", {"component": "core", "reason": reason}
+            yield "failures", _failure("core", "resources", error)
             return
         for row in rows:
             name = "core" if row.name == PROCESSOR else row.name.removeprefix(PREFIX)
@@ -123,9 +121,14 @@ class SynthesisReport:
     def _clock(self, name: str, multiplier: Multiplier) -> Iterator[Any]:
         if name in COMPONENTS:
             component = COMPONENTS[name]
-            result = clock_of(component.verilog(multiplier), component.module)
+            verilog, module = component.verilog(multiplier), component.module
         else:
-            result = clock_of(self.core_verilog, PREFIX + name)
+            verilog, module = self.core_verilog, PREFIX + name
+        try:
+            result = clock_of(verilog, module)
+        except RuntimeError as error:
+            yield "failures", _failure(name, f"clock ({multiplier.value})", error)
+            return
         yield (
             "clocks",
             {
@@ -157,6 +160,12 @@ class SynthesisReport:
                 "rows": [row for kind, row in rows if kind == "clocks"],
             },
         }
+
+
+def _failure(name: str, figure: str, error: RuntimeError) -> dict[str, str]:
+    """A tool stopped: the other figures stand, and which of them failed, and why, stands beside them."""
+    reason = str(error).strip().splitlines()[-1]
+    return {"component": name, "figure": figure, "reason": reason}
 
 
 def _row(name: str, instances: int, each: Resources, of: str) -> dict[str, Any]:

