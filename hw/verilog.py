@@ -120,7 +120,9 @@ def _to_verilog(rtlil_text: str) -> str:
     )
     script = [
         f"read_rtlil <<rtlil\n{rtlil_text}\nrtlil",
-        "proc -nomux -norom",
+        "proc -nomux -norom -noopt",
+        # Not of checksums: their masks would fall apart into single bits, which fill 99 % of a simulator.
+        f"opt_expr -keepdc * {PREFIX}checksum* %d",
         "memory_collect",
         f"attrmap {attributes}",
         f"attrmap -modattr {attributes}",

@@ -6,6 +6,7 @@ nothing but the clock runs in a cycle. Builds are kept between runs.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +44,9 @@ HARDWARE_SOURCES = [
     if path.suffix in {".py", ".v", ".json"} and path.parent.name != "targets"
 ]
 ENGINES = ("native", "cocotb")
+BLOCKS = r"^module (lpu_(?:core|matrix_row\w*|matrix_scaler|vector_lane))\("
+BLOCKS_FROM_ROWS = 512
+"""Rows of all cores from which on what is there many times is compiled once: it then takes less time, but runs slower."""
 SCRIPT_VARIABLE = "OPENLPU_SCRIPT"
 RESULTS_VARIABLE = "OPENLPU_RESULTS"
 
@@ -185,11 +189,16 @@ def build_simulator(
         arguments += ["--unroll-count", "1"]
     if wave:
         arguments += ["--trace-vcd", "--trace-structs"]
+    blocks = ""
+    if spec.cores * spec.matrix_rows >= BLOCKS_FROM_ROWS and engine == "native" and not wave:
+        blocks = hierarchical_blocks(netlist)
+        arguments += ["--hierarchical"]
     key = [
         netlist,
         *support,
         harness,
         access,
+        blocks,
         engine,
         libraries,
         *arguments,
@@ -203,14 +212,23 @@ def build_simulator(
         sources = [str(folder / "netlist.sv"), *(str(VERILOG / name) for name in SUPPORT)]
         if engine == "native":
             main = ["--cc", "--exe", "-o", "Vtop", str(folder / "harness.cpp")]
+            if blocks:
+                (folder / "blocks.vlt").write_text(blocks)
+                main.append(str(folder / "blocks.vlt"))
         else:
             cpp = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
             main = ["--cc", "--exe", "--vpi", "-o", TOP, str(cpp), str(folder / "ports.vlt")]
             main += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
         toolchain.verilate(folder, [*arguments, *main, *sources])
-        toolchain.compile_verilated(folder, "-O3")
+        toolchain.compile_verilated(folder, "-O1" if blocks else "-O3")
 
     return toolchain.cached_build(f"simulation_{spec.name}_{engine}", key, build)
+
+
+def hierarchical_blocks(netlist: str) -> str:
+    """Verilator control file that makes libraries of the modules that a large machine has many of."""
+    names = re.findall(BLOCKS, netlist, re.MULTILINE)
+    return "\n".join(["`verilator_config", *(f'hier_block -module "{n}"' for n in names), ""])
 
 
 def simulation_netlist(spec: MachineSpec, wires: Wires | None = None) -> str:

@@ -172,7 +172,7 @@ def verilate(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def compile_verilated(folder: Path, optimize: str = "-O2") -> None:
-    """Compile what `verilate` wrote to `folder`.
+    """Compile what `verilate` wrote to `folder`, and remove what only compiling needs.
 
     Most of the compile time of a small design is Verilator's run-time library, which is the same for all
     of them: its object files are compiled once for each set of switches, and copied in.
@@ -200,7 +200,15 @@ def compile_verilated(folder: Path, optimize: str = "-O2") -> None:
     ready = cached_build("runtime", [toolchain_version(), *common, *switches, *objects], build)
     for name in objects:
         shutil.copyfile(ready / name, folder / name)
+    if (
+        folder / "Vtop_hier.mk"
+    ).exists():  # of a hierarchical build: first the blocks, then the top
+        command[command.index("Vtop.mk")] = "Vtop_hier.mk"
     _logged([*command, f"OPT_FAST={optimize}", "OPT_SLOW=-O0"], folder)
+    # Compiled headers alone are ten times all the rest.
+    for pattern in ("*.gch", "*.o", "*.a"):
+        for file in folder.rglob(pattern):
+            file.unlink()
 
 
 def _listed(start: str, rules: str) -> str:

@@ -266,11 +266,11 @@ class VectorUnit(wiring.Component):
             )
             m.d.comb += [
                 *(getattr(lane, n).eq(o.word_select(index, 32)) for n, o in operands.items()),
-                Value.cast(lane.function).eq(operation.function),
+                Value.cast(lane.operation).eq(operation.function),
             ]
             lanes.append(lane)
         elements, integers, fixed = (
-            Cat(getattr(lane, form) for lane in lanes) for form in ("element", "integer", "fixed")
+            Cat(getattr(lane, form) for lane in lanes) for form in ("element", "rounded", "fixed")
         )
         return elements, integers, fixed
 

@@ -48,22 +48,22 @@ class VectorLane(wiring.Component):
         Factors, any bit pattern; `NO_FACTOR` for B skips the product.
     c : In(32)
         Addend, presented `FLOAT_MULTIPLY_LATENCY` cycles after A and B; `NO_ADDEND` skips the sum.
-    function : In(Function)
+    operation : In(Function)
         The same throughout an instruction.
     element : Out(32)
         function(a * b + c), canonical, `ELEMENT_LATENCY` cycles after A and B.
-    integer : Out(signed(INTEGER_BITS))
+    rounded : Out(signed(INTEGER_BITS))
         The element as an integer, `INTEGER_LATENCY` cycles after A and B.
     fixed : Out(signed(SUM_BITS))
-        The element in fixed point for SUM, in the same cycle as `integer`.
+        The element in fixed point for SUM, in the same cycle as `rounded`.
     """
 
     a: Value
     b: Value
     c: Value
-    function: Value
+    operation: Value
     element: Value
-    integer: Value
+    rounded: Value
     fixed: Value
 
     def __init__(self) -> None:
@@ -71,9 +71,9 @@ class VectorLane(wiring.Component):
             "a": In(32),
             "b": In(32),
             "c": In(32),
-            "function": In(Function),
+            "operation": In(Function),
             "element": Out(32),
-            "integer": Out(signed(INTEGER_BITS)),
+            "rounded": Out(signed(INTEGER_BITS)),
             "fixed": Out(signed(SUM_BITS)),
         })
 
@@ -90,10 +90,10 @@ class VectorLane(wiring.Component):
             add.a.eq(multiply.o),
             add.b.eq(self.c),
             function.i.eq(add.o),
-            function.operation.eq(self.function),
+            function.operation.eq(self.operation),
             self.element.eq(function.o),
             to_integer.i.eq(function.o),
-            self.integer.eq(to_integer.o),
+            self.rounded.eq(to_integer.o),
             to_fixed.i.eq(function.o),
             self.fixed.eq(to_fixed.o),
         ]
