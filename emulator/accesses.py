@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from emulator.state import MachineState
 from emulator.units.matrix_check import step_format
-from emulator.units.vector_check import beats_of, longest_row
+from emulator.units.vector_check import beats_of, exchanges_elements, longest_row
 from emulator.units.wires import is_wired, wired_shape
 from hw.spec.instructions import Destination, Pattern, Reduce, Source, Target, Unit
 from hw.spec.machine import MachineSpec
@@ -149,7 +149,12 @@ def _vector(operation: Mapping[str, int], spec: MachineSpec) -> tuple[list[Range
     target, d, pitch = operation["target"], operation["d"], operation["d_pitch"]
     writes: list[Range] = []
     if target == Target.ACTIVATION:
-        writes = _rows("activation", d * spec.lanes, pitch * spec.lanes, rows, beats * spec.lanes)
+        parts = spec.cores if exchanges_elements(operation) else 1
+        for part in range(parts):
+            first = d + part * operation["exchange_pitch"]
+            writes += _rows(
+                "activation", first * spec.lanes, pitch * spec.lanes, rows, beats * spec.lanes
+            )
     elif target == Target.STORE_INTEGER:
         writes = _rows("store", d * spec.lanes, pitch * spec.lanes, rows, beats * spec.lanes)
     elif target == Target.STORE_FLOAT:

@@ -287,7 +287,7 @@ class Machine:
         if unit == Unit.SYS:
             return [system.execute_cores(states, operation)] * len(states)
         if unit == Unit.SFU and operation["exchange"]:
-            return [vector.exchange(states, operation)] * len(states)
+            return vector.exchange(states, operation)
         return [_EXECUTE[unit](state, operation) for state in states]
 
     def _execute_checked(

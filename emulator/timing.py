@@ -245,4 +245,5 @@ def _with_fixed_values(code: UnitCode) -> Table:
         row[layout.STEP_CYCLES] = 2 if fields.get("kept") else int(fields.get("format") != WIRES)
         row[layout.CAUSAL] = fields.get("causal", 0)
         row[layout.EXCHANGE] = fields.get("exchange", 0)
+        row[layout.REDUCED] = int(fields.get("reduce", 0) > 0)
     return table

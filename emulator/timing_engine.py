@@ -49,6 +49,7 @@ from emulator.timing_layout import (
     RECORD_PC,
     RECORD_TAKEN,
     RECORD_WAIT_FROM,
+    REDUCED,
     RETIRED,
     SFU,
     ST,
@@ -286,7 +287,9 @@ def _duration(unit: int, entry: Table, instruction: Table, parameters: Table) ->
         granules = (length + parameters[GRANULE] - 1) // parameters[GRANULE]
         beats = rows * granules * parameters[GRANULE_BEATS]
         if instruction[EXCHANGE]:
-            beats = beats * parameters[CORES] + parameters[EXCHANGE_LATENCY]
+            # Of reductions only the results pass between cores.
+            cores = 1 if instruction[REDUCED] else parameters[CORES]
+            beats = beats * cores + parameters[EXCHANGE_LATENCY]
         return parameters[VECTOR_LATENCY] + beats
     return parameters[TOKEN_CYCLES]
 

@@ -24,8 +24,8 @@ PARAMETERS = FIRST + UNITS + 1
 """Behind these, by number: how much longer products with each hardwired matrix take than those of one step."""
 
 # Columns that an instruction has here beyond those of `decode`: fields that no register changes.
-ROWS, PITCH, ROW_WORDS, RANDOM, STEP_CYCLES, CAUSAL, EXCHANGE = range(COLUMNS, COLUMNS + 7)
-CODE_COLUMNS = COLUMNS + 7
+ROWS, PITCH, ROW_WORDS, RANDOM, STEP_CYCLES, CAUSAL, EXCHANGE, REDUCED = range(COLUMNS, COLUMNS + 8)
+CODE_COLUMNS = COLUMNS + 8
 
 # Columns of a unit: its expanded entries, its instructions so far, and the transfer under way in LD or ST.
 AT, COUNT, STATUS, FETCH, READY, LAST_END, BUSY, WAITED, HALTED_AT, WAIT_FROM = range(10)

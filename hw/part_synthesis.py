@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 
 from hw.core.buffers import Buffer
 from hw.core.control import Control
-from hw.core.exchange import Exchange
+from hw.core.exchange import Exchange, RowResults
 from hw.core.load import LoadUnit
 from hw.core.matrix_activations import MatrixActivations, MatrixWindow
 from hw.core.matrix_drain import MatrixDrain
@@ -57,6 +57,7 @@ _BUILD: dict[str, Callable[[MachineSpec], wiring.Component]] = {
     "system": SystemUnit,
     "control": Control,
     "exchange": Exchange,
+    "row_results": RowResults,
 }
 
 

@@ -248,12 +248,8 @@ def useful_bytes(plan: Plan, context: int) -> float:
         for part in plan.head_matrix.parts
         for piece in part.pieces
     )
-    # Every core reads all norms, and the biases of its own outputs.
-    vectors = sum(
-        4 * shape[0] * (1 if "_proj" in name else plan.cores)
-        for name, shape in tensor_shapes(config).items()
-        if len(shape) == 1
-    )
+    # Every core reads its part of the norms, and the biases of its own outputs.
+    vectors = sum(4 * shape[0] for shape in tensor_shapes(config).values() if len(shape) == 1)
     cache = 2 * config.layers * config.kv_heads * (config.head_dim + 4) * context
     rows = 2 if config.opt else 1
     return plan.cores * weights + vectors + cache + 4 * config.hidden_size * rows

@@ -247,6 +247,12 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
             words = pack_matrix((together,), segment.streams[FIRST], plan)
             image[base : base + len(words)] = words
 
+    def parts(base: int, rows: np.ndarray, stride: int) -> None:
+        """Rows of the hidden size: of each its part to every core."""
+        for core in range(plan.cores):
+            own = slice(core * plan.hidden_outputs, (core + 1) * plan.hidden_outputs)
+            put(base, rows[:, own], stride, slice(core, core + 1))
+
     def vectors(prefix: str, group: ParameterGroup, base: int) -> None:
         for name, offset in group.offsets.items():
             for core, part in enumerate(_core_vectors(model.tensor(prefix + name), name, plan)):
@@ -254,8 +260,10 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
                 put(base + offset, part[None], words, slice(core, core + 1))
 
     jobs: list[Callable[[], None]] = [
-        lambda: put(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride),
-        lambda: put(plan.positions, _position_rows(model, plan), plan.position_words),
+        lambda: parts(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride),
+        lambda: (parts if plan.config.opt else put)(
+            plan.positions, _position_rows(model, plan), plan.position_words
+        ),
         functools.partial(vectors, "", plan.parameters["norm"], plan.norm),
     ]
     if not plan.wired:
@@ -303,11 +311,12 @@ def wire_matrices(model: Model, plan: Plan) -> Wires:
 
 
 def _core_vectors(vector: np.ndarray, name: str, plan: Plan) -> np.ndarray:
-    """A gain or bias as every core has it, [cores, elements]: a norm's whole, a matrix's of the core's own outputs."""
+    """A gain or bias as every core has it, [cores, elements]: a norm's of its part, a matrix's of its own outputs."""
     matrix = name.removesuffix(BIAS)
     if matrix == name or "." not in matrix:
-        return np.broadcast_to(vector, (plan.cores, vector.size))
-    outputs, _ = plan.matrix_shape(matrix)
+        outputs = plan.hidden_outputs
+    else:
+        outputs, _ = plan.matrix_shape(matrix)
     if matrix in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
         vector = _pad_heads(vector[:, None], plan.config, plan)[:, 0]
     padded = np.zeros(plan.cores * outputs, np.float32)

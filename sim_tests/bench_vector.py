@@ -57,7 +57,8 @@ def expect(state: MachineState, operation: Operation) -> Expected:
     if not operation["sync"]:
         rows, target = operation["rows"], operation["target"]
         length = longest_row(operation)
-        cycles = vector_cycles(spec, rows, length, bool(operation["exchange"]))
+        exchange, reduce = bool(operation["exchange"]), bool(operation["reduce"])
+        cycles = vector_cycles(spec, rows, length, exchange, reduce)
         if operation["reduce"] != Reduce.ARGMAX:
             if target in (Target.VECTOR, Target.ACTIVATION, Target.STORE_INTEGER):
                 writes += rows * vector_beats(spec, length)
@@ -233,8 +234,12 @@ def illegal_operations(spec: MachineSpec) -> list[Operation]:
         {"target": 7},
         *({"target": int(Target.SCALAR), "reduce": int(reduce)} for reduce in reductions),
         *({"function": function} for function in (5, 6, 7)),
-        {"exchange": 1, "target": int(Target.ACTIVATION)},
-        {"exchange": 1, "reduce": int(Reduce.SUM)},
+        *(
+            {"exchange": 1, "target": int(target)}
+            for target in Target
+            if target not in (Target.VECTOR, Target.ACTIVATION)
+        ),
+        {"exchange": 1, "reduce": int(Reduce.ARGMAX)},
     ]
     return [plain(spec, **fields) for fields in wrong]
 

@@ -214,7 +214,10 @@ class ProgramWriter(RingWriter):
                 only = {"reduce": int(Reduce.ARGMAX)}
                 nodes.append(self.maker.vector(self.environment(level, Unit.SFU), only))
             case "exchange":
-                only = {"reduce": int(Reduce.NONE), "target": int(Target.VECTOR)}
+                reduce = rng.choice([Reduce.NONE, Reduce.NONE, Reduce.MAGNITUDE, Reduce.SUM])
+                only = {"reduce": int(reduce), "exchange": 1}
+                if reduce == Reduce.NONE:
+                    only["target"] = int(rng.choice([Target.VECTOR, Target.ACTIVATION]))
                 nodes.append(self.maker.vector(self.environment(level, Unit.SFU), only))
             case "long" if level.rounds() <= LONG_ROUNDS and not level.in_token_loop:
                 nodes.append(self.maker.long_vector(self.environment(level, Unit.SFU)))

@@ -38,6 +38,7 @@ from sim_tests.fuzz_fields import (
 )
 from sim_tests.fuzz_schedule import Step
 from sim_tests.instruction_text import evaluate_operation
+from sim_tests.vector_operations import can_exchange
 
 
 class NoLegalOperands(Exception):
@@ -214,8 +215,8 @@ class OperandMaker:
             beats = -(-longest // spec.granule) * spec.granule // spec.lanes
             fields |= count_fields(rng, "rows", 1, most, environment)
             fields |= {"restart": int(rng.random() < 0.3), "causal": int(rng.random() < 0.3)}
-            plain = fields["target"] == Target.VECTOR and fields["reduce"] == Reduce.NONE
-            if plain and rng.random() < (0.5 if spec.cores == 1 else 0.7):
+            exchanged = fields.pop("exchange", rng.random() < (0.5 if spec.cores == 1 else 0.7))
+            if exchanged and can_exchange(fields):
                 fields |= {
                     "exchange": 1,
                     "exchange_pitch": rng.choice([0, beats, rng.randrange(32)]),

@@ -20,6 +20,7 @@ from hw.spec.machine_file import load_machine
 __all__ = [
     "Operation",
     "bench_machine",
+    "can_exchange",
     "combinations",
     "fill",
     "random_operation",
@@ -102,6 +103,13 @@ def combinations(rng: random.Random) -> Iterator[Operation]:
         yield action | source
 
 
+def can_exchange(operation: Operation) -> bool:
+    """Whether reductions, or else elements, may pass between cores."""
+    if operation["reduce"] == Reduce.NONE:
+        return operation["target"] in (Target.VECTOR, Target.ACTIVATION)
+    return operation["reduce"] != Reduce.ARGMAX
+
+
 def random_operation(rng: random.Random, spec: MachineSpec, fixed: Operation) -> Operation:
     """A legal operation with `fixed` fields, all others random.
 
@@ -118,8 +126,9 @@ def random_operation(rng: random.Random, spec: MachineSpec, fixed: Operation) ->
             pattern = random_patterns(np.random.default_rng(rng.getrandbits(32)), 1)
             operation[name] = int(pattern.view(np.uint32)[0])
         operation |= fixed
-        plain = operation["target"] == Target.VECTOR and operation["reduce"] == Reduce.NONE
-        operation["exchange"] = int(plain and rng.random() < 0.4)
+        operation["exchange"] = fixed.get("exchange", int(rng.random() < 0.4))
+        if not can_exchange(operation):
+            operation["exchange"] = 0
         if operation["exchange"]:
             operation["exchange_pitch"] = rng.randrange(spec.vector_rows)
         if operation["reduce"] == Reduce.ARGMAX:

@@ -65,7 +65,9 @@ def _legal(op: Integers) -> bool:
         return False
     if target == _TO_SCALAR and reduce != _NO_REDUCE and reduce != _ARGMAX:
         return False
-    return not op[_EXCHANGE] or (target == _TO_VECTOR and reduce == _NO_REDUCE)
+    if op[_EXCHANGE] and reduce == _NO_REDUCE:
+        return target == _TO_VECTOR or target == _TO_ACTIVATION
+    return not op[_EXCHANGE] or reduce != _ARGMAX
 
 
 @compiled
@@ -136,14 +138,14 @@ def _key(bits: np.int32) -> np.int32:
 
 
 @compiled
-def _reduce(kind: Whole, u: Floats, n: Whole) -> np.float32:
-    """One value of a row; u[n] is overwritten where that helps."""
-    bits = u.view(np.int32)
+def _reduce(kind: Whole, u: Floats, n: Whole) -> np.int64:
+    """A row's sum in fixed point, or the integer that orders its largest element."""
     if kind == _SUM:
         total = np.int64(0)
         for i in range(n):
             total += np.int64(to_integer(u[i], _SUM_LIMIT, _SUM_FACTOR))
-        return np.float32(np.float64(np.float32(total)) * (1 / _SUM_FACTOR))
+        return total
+    bits = u.view(np.int32)
     best = np.int32(-0x80000000)
     if kind == _MAGNITUDE:
         for i in range(n):
@@ -151,9 +153,16 @@ def _reduce(kind: Whole, u: Floats, n: Whole) -> np.float32:
     else:
         for i in range(n):
             best = max(best, _key(bits[i]))
-        best = _key(best)
-    bits[n] = best
-    return u[n]
+    return np.int64(best)
+
+
+@compiled
+def _reduced(kind: Whole, value: np.int64, room: Floats) -> np.float32:
+    """The number that `_reduce` found; room[0] is overwritten."""
+    if kind == _SUM:
+        return np.float32(np.float64(np.float32(value)) * (1 / _SUM_FACTOR))
+    room.view(np.int32)[0] = _key(np.int32(value))
+    return room[0]
 
 
 @compiled
@@ -232,6 +241,28 @@ def _write(
 
 
 @compiled
+def _exchange_results(flat: Flat, op: Integers, p: Integers, width: Whole, room: Scratch) -> None:
+    """Rows, each core's own; what they are reduced to in all cores is one result, which all cores get."""
+    lanes, cores, reduce = p[LANES], p[CORES], op[_REDUCE]
+    for row in range(op[_ROWS]):
+        n = op[_LENGTH] + (row if op[_CAUSAL] else 0)
+        found = np.int64(0)
+        for core in range(cores):
+            u = room.rows[core]
+            _row(flat, core, op, row, n, lanes, u, room.operand)
+            own = _reduce(reduce, u, n)
+            if reduce == _SUM:
+                found += own
+            elif core == 0 or own > found:
+                found = own
+            _write(flat, core, op, row, n, width, lanes, u)
+        value = _reduced(reduce, found, room.operand)
+        for core in range(cores):
+            scalars = flat.scalars[core]
+            scalars[(op[_ENTRY] + row) % len(scalars)] = value
+
+
+@compiled
 def _exchange(flat: Flat, op: Integers, p: Integers, width: Whole, room: Scratch) -> None:
     """Rows of all cores to all cores, row by row: none of what is written is read."""
     lanes, cores = p[LANES], p[CORES]
@@ -244,9 +275,12 @@ def _exchange(flat: Flat, op: Integers, p: Integers, width: Whole, room: Scratch
         for beat in range(0, width, lanes):
             for core in range(cores):
                 place = op[_D] + row * op[_D_PITCH] + core * op[_EXCHANGE_PITCH]
-                words = room.rows[core, beat : beat + lanes]
+                words, first = room.rows[core, beat : beat + lanes], place * lanes + beat
                 for other in range(cores):
-                    _write_floats(flat.vector[other], place * lanes + beat, lanes, words)
+                    if op[_TARGET] == _TO_VECTOR:
+                        _write_floats(flat.vector[other], first, lanes, words)
+                    else:
+                        _write_integers(flat.activation[other], first, lanes, lanes, words)
 
 
 @compiled
@@ -259,7 +293,10 @@ def vector(flat: Flat, op: Integers, p: Integers, room: Scratch) -> bool:
     longest = length + rows - 1 if causal else length
     width = (longest + granule - 1) // granule * granule
     if op[_EXCHANGE]:
-        _exchange(flat, op, p, width, room)
+        if op[_REDUCE] == _NO_REDUCE:
+            _exchange(flat, op, p, width, room)
+        else:
+            _exchange_results(flat, op, p, width, room)
         return True
     reduce, target = op[_REDUCE], op[_TARGET]
     single = target == _TO_SCALAR or target == _TO_SCALE or target == _TO_FLOAT
@@ -275,7 +312,7 @@ def vector(flat: Flat, op: Integers, p: Integers, room: Scratch) -> bool:
                 _keep_best(flat.registers[core], op, u, n, lanes)
                 continue
             if reduce != _NO_REDUCE:
-                value = _reduce(reduce, u, n)
+                value = _reduced(reduce, _reduce(reduce, u, n), room.operand)
                 scalars[(op[_ENTRY] + row) % len(scalars)] = value
             _write(flat, core, op, row, n, width, lanes, u)
     return True

@@ -23,10 +23,17 @@ from emulator.numerics.floating import (
 from emulator.numerics.functions import apply
 from emulator.state import MachineState
 from emulator.units.rows import write_rows
-from emulator.units.vector_check import beats_of, check_fields, check_order, longest_row
+from emulator.units.vector_check import (
+    beats_of,
+    check_fields,
+    check_order,
+    exchanges_elements,
+    longest_row,
+)
 from emulator.units.vector_scalar import execute_scalar, is_scalar
 from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target
+from hw.spec.machine import MachineSpec
 
 __all__ = ["INDEX_BITS", "SUM_BITS", "SUM_FRACTION_BITS", "exchange", "execute", "restart"]
 
@@ -71,7 +78,7 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     if operation["sync"]:
         return 0
     if operation["exchange"]:
-        return exchange([state], operation)
+        return exchange([state], operation)[0]
     check_fields(operation)
     if state.checked:
         check_order(state.spec, operation)
@@ -90,16 +97,14 @@ def execute(state: MachineState, operation: Mapping[str, int]) -> int:
     results = _reduce_rows(operation, u) if reduce else None
     checksum = _write(state, operation, u) if target else 0
     if results is not None:
-        entries = (operation["reduce_entry"] + np.arange(len(results))) % len(state.scalars)
-        state.scalars[entries] = results
-        checksum ^= crc32(results.data)
+        checksum ^= _keep_results(state, operation, results)
     return checksum
 
 
-def exchange(states: Sequence[MachineState], operation: Mapping[str, int]) -> int:
+def exchange(states: Sequence[MachineState], operation: Mapping[str, int]) -> list[int]:
     """Apply an operation with `exchange` to the states of all cores, core 0's first.
 
-    Returns the checksum, which is that of every core, since all write the same. Raises as `execute` does.
+    Returns the checksum of each core. Raises as `execute` does.
     """
     spec = states[0].spec
     if len(states) != spec.cores:
@@ -107,17 +112,57 @@ def exchange(states: Sequence[MachineState], operation: Mapping[str, int]) -> in
     check_fields(operation)
     if states[0].checked:
         check_order(spec, operation)
-    beats = beats_of(spec, longest_row(operation))
-    parts = []
-    for state in states:
-        u = _elements(state, operation, longest_row(operation))
-        padded = _padded(operation, u, beats * spec.lanes, np.float32)
-        parts.append(padded.reshape(operation["rows"], beats, spec.lanes))
-    words = np.stack(parts, axis=2)
-    rows = operation["d"] + operation["d_pitch"] * np.arange(operation["rows"])[:, None, None]
-    rows = rows + np.arange(beats)[:, None] + operation["exchange_pitch"] * np.arange(spec.cores)
-    for state in states:
-        write_rows(state.vector, rows, words)
+    parts = [_elements(state, operation, longest_row(operation)) for state in states]
+    if not exchanges_elements(operation):
+        # Behind one another, the rows of all cores are a row: their maximum and their exact sum are its.
+        lengths = [operation["length"] + row * operation["causal"] for row in range(len(parts[0]))]
+        rows = [
+            np.concatenate([part[row, :length] for part in parts])
+            for row, length in enumerate(lengths)
+        ]
+        results = np.concatenate([_reduce(operation["reduce"], row[None]) for row in rows])
+        return [
+            (_write(state, operation, u) if operation["target"] else 0)
+            ^ _keep_results(state, operation, results)
+            for state, u in zip(states, parts, strict=True)
+        ]
+    words = _exchanged_words(spec, operation, parts)
+    return [_write_exchanged(state, operation, words) for state in states]
+
+
+def _keep_results(state: MachineState, operation: Mapping[str, int], results: FloatArray) -> int:
+    """Write what rows are reduced to; returns its CRC."""
+    entries = (operation["reduce_entry"] + np.arange(len(results))) % len(state.scalars)
+    state.scalars[entries] = results
+    return crc32(results.data)
+
+
+def _exchanged_words(
+    spec: MachineSpec, operation: Mapping[str, int], parts: list[FloatArray]
+) -> npt.NDArray[Any]:
+    """What is written in every core: rows x beats x cores x lanes."""
+    rows, beats = operation["rows"], beats_of(spec, longest_row(operation))
+    kind = np.dtype(np.int8 if operation["target"] == Target.ACTIVATION else np.float32)
+    found = []
+    for u in parts:
+        values = to_integer(u, 8).astype(np.int8) if kind == np.int8 else u
+        padded = _padded(operation, values, beats * spec.lanes, kind)
+        found.append(padded.reshape(rows, beats, spec.lanes))
+    return np.stack(found, axis=2)
+
+
+def _write_exchanged(
+    state: MachineState, operation: Mapping[str, int], words: npt.NDArray[Any]
+) -> int:
+    """Write the parts of all cores, beat by beat; returns the CRC."""
+    spec = state.spec
+    count, beats, cores, lanes = words.shape
+    rows = operation["d"] + operation["d_pitch"] * np.arange(count)[:, None, None]
+    rows = rows + np.arange(beats)[:, None] + operation["exchange_pitch"] * np.arange(cores)
+    buffer = state.vector
+    if operation["target"] == Target.ACTIVATION:
+        buffer = state.activation.reshape(-1, spec.lanes)
+    write_rows(buffer, rows, words)
     return crc32(words.tobytes())
 
 

@@ -10,7 +10,7 @@ from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Source, Target
 from hw.spec.machine import MachineSpec
 
-__all__ = ["beats_of", "check_fields", "check_order", "longest_row"]
+__all__ = ["beats_of", "check_fields", "check_order", "exchanges_elements", "longest_row"]
 
 Rows = npt.NDArray[np.int64]
 
@@ -31,6 +31,11 @@ def longest_row(operation: Mapping[str, int]) -> int:
     return operation["length"]
 
 
+def exchanges_elements(operation: Mapping[str, int]) -> bool:
+    """Whether what is written is written in all cores; where rows are reduced, an exchange is of the results."""
+    return bool(operation["exchange"]) and operation["reduce"] == Reduce.NONE
+
+
 def check_fields(operation: Mapping[str, int]) -> None:
     """Raise `IllegalInstruction` if the fields of an EXECUTE do not go together."""
     reduce, target = operation["reduce"], operation["target"]
@@ -49,8 +54,10 @@ def check_fields(operation: Mapping[str, int]) -> None:
         problem = f"ARGMAX takes one row, not {operation['rows']}"
     elif target == Target.SCALAR and reduce not in (Reduce.NONE, Reduce.ARGMAX):
         problem = "a reduction and a SCALAR target share one write port"
-    elif operation["exchange"] and (target != Target.VECTOR or reduce != Reduce.NONE):
-        problem = "an exchange needs a VECTOR target and no reduction"
+    elif operation["exchange"] and reduce == Reduce.ARGMAX:
+        problem = "ARGMAX is not exchanged"
+    elif exchanges_elements(operation) and target not in (Target.VECTOR, Target.ACTIVATION):
+        problem = "elements are exchanged to VECTOR or ACTIVATION only"
     if problem:
         raise IllegalInstruction(f"SFU: {problem}")
 
@@ -68,7 +75,7 @@ def check_order(spec: MachineSpec, operation: Mapping[str, int]) -> None:
         source = operation[f"{name}_source"]
         if source == Source.VECTOR and target == Target.VECTOR:
             beats = beats_of(spec, longest_row(operation))
-            if operation["exchange"]:
+            if exchanges_elements(operation):
                 _check_exchanged(spec, operation, name, beats)
             else:
                 _check_written(operation, name, beats, spec.vector_rows, "row")

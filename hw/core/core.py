@@ -49,7 +49,7 @@ def core_signature(spec: MachineSpec) -> wiring.Signature:
         Of the SYS unit.
     read, write : Out(axi_read(bus_bytes)), Out(axi_write(bus_bytes)), arrays by channel
     retirement : Out(trace_layout()), an array by unit
-    offer, go, sent, received, token_offer, token_go, best_key, best_index, token
+    offer, go, sent, received, sent_result, received_result, token_offer, token_go, best_key, best_index, token
         With several cores: see `hw.core.core_ports.neighbour_members`.
     """
     return wiring.Signature({

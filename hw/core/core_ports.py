@@ -2,7 +2,7 @@
 
 from amaranth.lib.wiring import In, Member, Out, Signature
 
-from hw.core.exchange import received_layout, sent_layout
+from hw.core.exchange import received_layout, result_layout, sent_layout
 from hw.core.operands import REGISTER_BITS
 from hw.core.ports import write_port
 from hw.core.retirement import CYCLE_BITS, PC_BITS
@@ -93,7 +93,7 @@ def status_signature() -> Signature:
 def neighbour_members(spec: MachineSpec) -> dict[str, Member]:
     """Members of a core towards the network between cores (`hw.core.exchange`); none if there is one core.
 
-    `offer`, `go`, `sent`, `received` are those of the vector unit for an exchange; `token_offer`, `token_go` those of the
+    `offer`, `go`, `sent`, `received`, `sent_result`, `received_result` are those of the vector unit for an exchange; `token_offer`, `token_go` those of the
     SYS unit for a token, which comes as `token`; `best_key`, `best_index` are the core's candidate for it.
     """
     if spec.cores == 1:
@@ -103,6 +103,8 @@ def neighbour_members(spec: MachineSpec) -> dict[str, Member]:
         "go": In(1),
         "sent": Out(sent_layout(spec)),
         "received": In(received_layout(spec)),
+        "sent_result": Out(result_layout()),
+        "received_result": In(result_layout()),
         "token_offer": Out(1),
         "token_go": In(1),
         "best_key": Out(KEY_BITS),

@@ -1,4 +1,4 @@
-"""The network between cores: parts of vectors to all cores, and the best token of all."""
+"""The network between cores: parts of vectors to all cores, reductions over all cores, and the best token of all."""
 
 from typing import Any
 
@@ -6,11 +6,18 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.core.vector_reduce import INDEX_BITS, KEY_BITS
+from hw.core.vector_reduce import INDEX_BITS, KEY_BITS, SUM_WIDTH
 from hw.spec.instructions import COUNT_BITS
 from hw.spec.machine import MachineSpec
 
-__all__ = ["Exchange", "TokenChoice", "received_layout", "sent_layout"]
+__all__ = [
+    "Exchange",
+    "RowResults",
+    "TokenChoice",
+    "received_layout",
+    "result_layout",
+    "sent_layout",
+]
 
 
 def sent_layout(spec: MachineSpec) -> data.StructLayout:
@@ -27,6 +34,11 @@ def received_layout(spec: MachineSpec) -> data.StructLayout:
         "last": 1,
         "data": 32 * spec.lanes,
     })
+
+
+def result_layout() -> data.StructLayout:
+    """What a row is reduced to: a sum in fixed point, or else the key of a largest element."""
+    return data.StructLayout({"valid": 1, "is_sum": 1, "value": SUM_WIDTH})
 
 
 class Exchange(wiring.Component):
@@ -91,6 +103,59 @@ class Exchange(wiring.Component):
             stages.append(Signal(received_layout(self.spec), name=f"stage_{age}"))
             m.d.sync += stages[age].eq(stages[age - 1])
         m.d.comb += self.o.eq(stages[-1])
+        return m
+
+
+class RowResults(wiring.Component):
+    """Takes what a row is reduced to in every core in the same cycle; gives their sum, or the largest, to all.
+
+    Latency `exchange_latency`, one row a cycle. Sums are of integers and keys have one largest, so that the order of cores
+    does not matter.
+
+    Parameters
+    ----------
+    spec : MachineSpec
+        Cores and latency.
+
+    Members
+    -------
+    result : In(result_layout()), an array of `cores`
+        `valid` and `is_sum` are the same in all.
+    o : Out(result_layout())
+    """
+
+    result: Any  # pyright knows no arrays of members
+    o: data.View
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self.spec = spec
+        super().__init__({
+            "result": In(result_layout()).array(spec.cores),
+            "o": Out(result_layout()),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        total = Signal(SUM_WIDTH)
+        m.d.comb += total.eq(sum(result.value for result in self.result))
+        largest: Value = self.result[0].value[:KEY_BITS]
+        for core in range(1, self.spec.cores):
+            key = self.result[core].value[:KEY_BITS]
+            larger = Signal(KEY_BITS, name=f"largest_{core}")
+            m.d.comb += larger.eq(Mux(key > largest, key, largest))
+            largest = larger
+        first = self.result[0]
+        combined = Signal(result_layout())
+        m.d.comb += [
+            combined.valid.eq(first.valid),
+            combined.is_sum.eq(first.is_sum),
+            combined.value.eq(Mux(first.is_sum, total, largest)),
+        ]
+        for age in range(self.spec.exchange_latency):
+            later = Signal(result_layout(), name=f"combined_{age}")
+            m.d.sync += later.eq(combined)
+            combined = later
+        m.d.comb += self.o.eq(combined)
         return m
 
 

@@ -10,7 +10,7 @@ from hw.core.axi import axi_read, axi_write
 from hw.core.axi_lite import axi_lite
 from hw.core.control import Control
 from hw.core.core import Core, add_core, core_signature, join
-from hw.core.exchange import Exchange, TokenChoice
+from hw.core.exchange import Exchange, RowResults, TokenChoice
 from hw.core.retirement import trace_layout
 from hw.sharing import repeated
 from hw.spec.instructions import Unit
@@ -135,6 +135,8 @@ class Processor(wiring.Component):
         exchange = Exchange(self.spec)
         # Nothing that an earlier run left under way may come in.
         m.submodules.exchange = ResetInserter(control.command.start)(exchange)
+        results = RowResults(self.spec)
+        m.submodules.row_results = ResetInserter(control.command.start)(results)
         m.submodules.token_choice = choice = TokenChoice(self.spec)
         token_go = Cat(core.token_offer for core in cores).all()
         m.d.comb += exchange.offer.eq(Cat(core.offer for core in cores))
@@ -143,6 +145,8 @@ class Processor(wiring.Component):
                 core.go.eq(exchange.go),
                 exchange.sent[number].eq(core.sent),
                 core.received.eq(exchange.o),
+                results.result[number].eq(core.sent_result),
+                core.received_result.eq(results.o),
                 core.token_go.eq(token_go),
                 choice.key[number].eq(core.best_key),
                 choice.index[number].eq(core.best_index),

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hw.core.exchange import received_layout, sent_layout
+from hw.core.exchange import received_layout, result_layout, sent_layout
 from hw.core.ports import operation_layout, unit_members
 from hw.core.vector_lane import (
     ELEMENT_LATENCY,
@@ -14,7 +14,14 @@ from hw.core.vector_lane import (
     VectorLane,
 )
 from hw.core.vector_operand import VectorOperand, operand_ports
-from hw.core.vector_reduce import INDEX_BITS, KEY_BITS, VectorMaximum, VectorSum
+from hw.core.vector_reduce import (
+    INDEX_BITS,
+    KEY_BITS,
+    VectorMaximum,
+    VectorSum,
+    float_key,
+    key_float,
+)
 from hw.core.vector_walk import VectorWalk, beat_layout
 from hw.core.vector_write import VectorWrite, vector_write_ports
 from hw.sharing import repeated
@@ -38,6 +45,8 @@ def exchange_members(spec: MachineSpec) -> dict[str, wiring.Member]:
         "go": In(1),
         "sent": Out(sent_layout(spec)),
         "received": In(received_layout(spec)),
+        "sent_result": Out(result_layout()),
+        "received_result": In(result_layout()),
     }
 
 
@@ -67,6 +76,8 @@ class VectorUnit(wiring.Component):
         Its rank.
     offer, go, sent, received
         With several cores: see `hw.core.exchange.Exchange`.
+    sent_result, received_result
+        With several cores: see `hw.core.exchange.RowResults`.
     a_input, a_vector, a_result, a_scalar, b_..., c_... : Out(read_port(...))
         Buffers, read for each operand.
     vector, scalar, activation, store, matrix_scale : Out(write_port(...))
@@ -85,6 +96,8 @@ class VectorUnit(wiring.Component):
     go: Value
     sent: data.View
     received: data.View
+    sent_result: data.View
+    received_result: data.View
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -163,7 +176,7 @@ class VectorUnit(wiring.Component):
         ]
         if self.spec.cores > 1:
             m.d.comb += [
-                write.exchange.eq(operation.exchange),
+                write.exchange.eq(operation.exchange & ~operation.reduce.any()),
                 write.exchange_pitch.eq(operation.exchange_pitch),
                 write.received.eq(self.received),
                 self.sent.eq(write.sent),
@@ -174,10 +187,11 @@ class VectorUnit(wiring.Component):
 
     def _after_exchange(self, m: Module, operation: data.View, final: Value) -> Value:
         """The end of an instruction, later by what an exchange takes beyond its beats."""
-        later = self.spec.exchange_latency + self.spec.cores - 1
+        latency = self.spec.exchange_latency
+        later = latency + self.spec.cores - 1
         left = Signal(range(later + 1))
-        with m.If(final):
-            m.d.sync += left.eq(Mux(operation.exchange, later, 0))
+        with m.If(final & operation.exchange):
+            m.d.sync += left.eq(Mux(operation.reduce.any(), latency, later))
         with m.Elif(left.any()):
             m.d.sync += left.eq(left - 1)
         return Mux(operation.exchange, left == 1, final)
@@ -201,7 +215,14 @@ class VectorUnit(wiring.Component):
                 | (new.target > Target.MATRIX_SCALE)
                 | ((new.reduce == Reduce.ARGMAX) & (new.rows != 1))
                 | ((new.target == Target.SCALAR) & reduces)
-                | (new.exchange & ((new.target != Target.VECTOR) | new.reduce.any()))
+                | (
+                    new.exchange
+                    & Mux(
+                        new.reduce.any(),
+                        new.reduce == Reduce.ARGMAX,
+                        (new.target != Target.VECTOR) & (new.target != Target.ACTIVATION),
+                    )
+                )
                 | (new.function > Function.RELU.value)
             ),
         ]
@@ -221,7 +242,7 @@ class VectorUnit(wiring.Component):
             walk.rows.eq(Mux(start, new.rows, operation.rows)),
             walk.length.eq(Mux(start, new.length, operation.length)),
             walk.causal.eq(Mux(start, new.causal, operation.causal)),
-            walk.slow.eq(operation.exchange),
+            walk.slow.eq(operation.exchange & ~operation.reduce.any()),
         ]
         beats = [walk.o]
         for age in range(1, vector_latency(self.spec)):
@@ -291,6 +312,7 @@ class VectorUnit(wiring.Component):
         element_age = VECTOR_READ_CYCLES + ELEMENT_LATENCY
         fixed_age = VECTOR_READ_CYCLES + INTEGER_LATENCY
         maximum_last = beats[element_age + tree + 1].last
+        total_last = beats[fixed_age + tree + 1].last
         sum_last = beats[fixed_age + tree + 1 + FROM_INTEGER_LATENCY].last
         m.d.comb += [
             maximum.elements.eq(elements),
@@ -318,4 +340,29 @@ class VectorUnit(wiring.Component):
                 m.d.comb += [result_valid.eq(maximum_last), result.eq(maximum.o)]
             with m.Default():
                 m.d.comb += [result_valid.eq(0), result.eq(0)]
+        if self.spec.cores > 1:
+            is_sum = operation.reduce == Reduce.SUM
+            sent, shared = self.sent_result, self.received_result
+            m.d.comb += [
+                sent.is_sum.eq(is_sum),
+                sent.valid.eq(
+                    operation.exchange
+                    & operation.reduce.any()
+                    & Mux(is_sum, total_last, maximum_last)
+                ),
+                sent.value.eq(Mux(is_sum, total.total, float_key(maximum.o))),
+                total.is_shared.eq(operation.exchange),
+                total.shared.eq(shared.value),
+            ]
+            # Elements that are exchanged are not reduced, and ARGMAX is not exchanged.
+            ready: Value = shared.valid & shared.is_sum
+            for age in range(FROM_INTEGER_LATENCY):
+                after = Signal(name=f"shared_sum_{age}")
+                m.d.sync += after.eq(ready)
+                ready = after
+            with m.If(operation.exchange):
+                m.d.comb += [
+                    result_valid.eq(Mux(is_sum, ready, shared.valid)),
+                    result.eq(Mux(is_sum, total.o, key_float(shared.value[:KEY_BITS]))),
+                ]
         return result_valid, result

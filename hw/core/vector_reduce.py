@@ -18,7 +18,15 @@ from hw.spec.instructions import BUFFER_BITS
 from hw.spec.latency import VECTOR_TREE_LEVELS
 from hw.spec.machine import MachineSpec
 
-__all__ = ["INDEX_BITS", "VectorMaximum", "VectorSum", "float_key", "key_float"]
+__all__ = [
+    "INDEX_BITS",
+    "KEY_BITS",
+    "SUM_WIDTH",
+    "VectorMaximum",
+    "VectorSum",
+    "float_key",
+    "key_float",
+]
 
 INDEX_BITS = 20
 KEY_BITS = 32
@@ -175,6 +183,10 @@ class VectorSum(wiring.Component):
         The beat at the end of the tree counts; it begins a row.
     o : Out(32)
         Sum of the row up to that beat.
+    total : Out(SUM_WIDTH)
+        The same in fixed point; FROM_INTEGER_LATENCY earlier.
+    is_shared, shared : In(1), In(SUM_WIDTH)
+        With several cores: what `o` is made of instead of `total`.
     """
 
     fixed: Value
@@ -182,15 +194,22 @@ class VectorSum(wiring.Component):
     valid: Value
     first: Value
     o: Value
+    total: Value
+    # With several cores.
+    is_shared: Value
+    shared: Value
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
+        shared = {"is_shared": In(1), "shared": In(SUM_WIDTH)} if spec.cores > 1 else {}
         super().__init__({
             "fixed": In(SUM_BITS * spec.lanes),
             "mask": In(spec.lanes),
             "valid": In(1),
             "first": In(1),
             "o": Out(32),
+            "total": Out(SUM_WIDTH),
+            **shared,
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -206,5 +225,7 @@ class VectorSum(wiring.Component):
         total = Signal(signed(SUM_WIDTH), reset_less=True)
         with m.If(self.valid):
             m.d.sync += total.eq(Mux(self.first, 0, total) + beat)
-        m.d.comb += [to_float.i.eq(total), self.o.eq(to_float.o)]
+        m.d.comb += [to_float.i.eq(total), self.total.eq(total), self.o.eq(to_float.o)]
+        if self.spec.cores > 1:
+            m.d.comb += to_float.i.eq(Mux(self.is_shared, self.shared, total))
         return m

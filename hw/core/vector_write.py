@@ -58,7 +58,8 @@ class VectorWrite(wiring.Component):
     result_valid, result : In(1), In(32)
         The result of a row. Not with the target SCALAR.
     exchange, exchange_pitch, sent, received
-        With several cores: what would be written goes out by `sent`, and everything that comes in is written.
+        With several cores: what would be written, to VECTOR or ACTIVATION, goes out by `sent`, and everything that comes in
+        is written.
     vector, scalar, activation, store, matrix_scale : Out(write_port(...))
         Ports of the buffers.
     checksum : Out(32)
@@ -150,13 +151,21 @@ class VectorWrite(wiring.Component):
             numbers.eq(self.elements & _lanes(self.element.mask, 32)),
             integers.eq(self.integers & _lanes(self.integer.mask, INTEGER_BITS)),
         ]
+        row_last = Signal()
+        m.d.sync += row_last.eq(beat.last)
         self._element_ports(m, is_target, write_address, write_row, write_first, numbers, integers)
+        byte_row, byte_data = is_integer & write_row, integers
+        if self.spec.cores > 1:
+            self._exchange(m, is_target, Mux(is_integer, integers, numbers), write_row, row_last)
+            # Only activations are exchanged.
+            byte_row = Mux(self.exchange, self.activation.enable, byte_row)
+            byte_data = Mux(self.exchange, self.activation.data, integers)
         result_write, result = self._scalar_port(m, is_target, write_address, write_first, numbers)
         element_checksum = self._checksum(
             m,
             {
                 "vector": (self.vector.enable, self.vector.data),
-                "byte": (is_integer & write_row, integers),
+                "byte": (byte_row, byte_data),
                 "word": (
                     write_first
                     & (
@@ -193,8 +202,6 @@ class VectorWrite(wiring.Component):
         ]
         for port in (self.vector, self.activation, self.matrix_scale):
             m.d.comb += port.address.eq(address[: len(port.address)])
-        if self.spec.cores > 1:
-            self._exchange(m, numbers, write_row)
 
         # A store row is cut into parts of `lanes` bytes, or into words of 4 bytes.
         store_bytes = self.spec.matrix_rows
@@ -216,10 +223,15 @@ class VectorWrite(wiring.Component):
                 self.store.data.eq(numbers[:32].replicate(store_bytes // 4)),
             ]
 
-    def _exchange(self, m: Module, numbers: Signal, write_row: Signal) -> None:
+    def _exchange(
+        self,
+        m: Module,
+        is_target: dict[Target, Signal],
+        beat: Value,
+        write_row: Signal,
+        row_last: Signal,
+    ) -> None:
         """Send beats instead of writing them, and write those of all cores."""
-        row_last = Signal()
-        m.d.sync += row_last.eq(self.element.last)
         received = self.received
         first = walk_address(
             m,
@@ -239,14 +251,18 @@ class VectorWrite(wiring.Component):
         m.d.comb += [
             self.sent.valid.eq(write_row & self.exchange),
             self.sent.last.eq(row_last),
-            self.sent.data.eq(numbers),
+            self.sent.data.eq(beat),
         ]
         with m.If(self.exchange):
-            m.d.comb += [
-                self.vector.enable.eq(received.valid),
-                self.vector.address.eq((first + offset_now)[: len(self.vector.address)]),
-                self.vector.data.eq(received.data),
-            ]
+            for target, port in (
+                (Target.VECTOR, self.vector),
+                (Target.ACTIVATION, self.activation),
+            ):
+                m.d.comb += [
+                    port.enable.eq(received.valid & is_target[target]),
+                    port.address.eq((first + offset_now)[: len(port.address)]),
+                    port.data.eq(received.data[: len(port.data)]),
+                ]
 
     def _part_enable(self, number: Value, parts: int) -> Value:
         """Enable bits of part `number` of a row of the store buffer."""

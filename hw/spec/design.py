@@ -98,7 +98,7 @@ def design_parts(spec: MachineSpec) -> list[DesignPart]:
         DesignPart("vector_operand", 3, (lanes, spec.word_rows), lanes),
         DesignPart("vector_walk", 1, (lanes,)),
         DesignPart("vector_maximum", 1, (lanes,), lanes),
-        DesignPart("vector_sum", 1, (lanes,), lanes),
+        DesignPart("vector_sum", 1, (lanes, int(cores > 1)), lanes),
         DesignPart("vector_write", 1, (lanes, cores), lanes),
         DesignPart("load", 1, (spec.channels, spec.bus_bytes, spec.read_outstanding), word),
         DesignPart("store", 1, (spec.channels, spec.bus_bytes, spec.write_outstanding), word),
@@ -110,6 +110,7 @@ def design_parts(spec: MachineSpec) -> list[DesignPart]:
     parts = [DesignPart(part.name, cores * part.instances, part.shape, part.size) for part in parts]
     if cores > 1:
         parts.append(DesignPart("exchange", 1, (cores, lanes), cores * lanes))
+        parts.append(DesignPart("row_results", 1, (cores, spec.exchange_latency), cores))
     return parts
 
 

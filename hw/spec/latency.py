@@ -98,9 +98,17 @@ def vector_beats(spec: MachineSpec, length: int) -> int:
     return -(-length // spec.granule) * (spec.granule // spec.lanes)
 
 
-def vector_cycles(spec: MachineSpec, rows: int, length: int, exchange: bool = False) -> int:
-    """Cycles from issue to end of an SFU instruction; `length` is that of the last row."""
+def vector_cycles(
+    spec: MachineSpec, rows: int, length: int, exchange: bool = False, reduce: bool = False
+) -> int:
+    """Cycles from issue to end of an SFU instruction; `length` is that of the last row.
+
+    With `exchange` elements of all cores are written one core after another; where rows are reduced, only the results
+    pass between cores.
+    """
     cycles = rows * vector_beats(spec, length)
+    if exchange and reduce:
+        return vector_latency(spec) + spec.exchange_latency + cycles
     if exchange:
         return vector_latency(spec) + spec.exchange_latency + cycles * spec.cores
     return vector_latency(spec) + cycles

@@ -30,9 +30,10 @@ class Geometry:
             return elements if self.cores == 1 else round_up(-(-elements // self.cores), granule)
 
         self.hidden_part = round_up(part(config.hidden_size), granule)
-        """Elements of the hidden vector that a core computes."""
+        """Elements of the hidden vector that a core has, and computes."""
         self.ffn_part = round_up(part(config.intermediate_size), granule)
         self.hidden_outputs = part(config.hidden_size)
+        """The same without the padding of a core that is the only one."""
         self.ffn_outputs = part(config.intermediate_size)
         self.vocabulary_part = -(-config.vocabulary_size // self.cores)
         """Tokens of a core: token t is output t // cores of core t mod cores."""
@@ -51,6 +52,8 @@ class Geometry:
         self.value_blocks = -(-self.kv_heads // self.value_heads) * self.head_blocks
         self.attention_pitch = self.head_blocks * spec.block_rows
         """Result rows from one query head's attention to the next one's."""
+        self.attention_whole = self.attention_pitch == self.head_rows
+        """Results of attention are heads side by side; otherwise each is a part of a block."""
 
     def matrix_shape(self, name: str) -> tuple[int, int]:
         """Outputs and inputs of a weight matrix as one core sees it; every core computes all of a permutation."""

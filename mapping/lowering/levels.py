@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from hw.spec.instructions import COUNT_BITS, Opcode, Register
 from mapping.attention_mask import AttentionMask
 from mapping.lowering.assembler import Assembler, Count, fixed
-from mapping.lowering.plan import CACHE_STEP, Plan
+from mapping.lowering.plan import CACHE_STEP, QUERIES, Plan
+from mapping.lowering.tiles import MatrixPart, MatrixPlan
 
 TOKEN, LAYER, TILE = 0, 1, 2
 HEAD, PART = 2, 3
@@ -128,3 +129,45 @@ def first_key_blocks(plan: Plan, phase: Phase, scale: int = 1) -> Count:
 def value_steps(phase: Phase, scale: int = 1) -> Count:
     """Steps along the tokens of a block of values, times `scale`."""
     return phase.seen(CACHE_STEP.span, UNBOUNDED, scale)
+
+
+def product_tiles(plan: Plan, matrix: MatrixPlan, part: MatrixPart, phase: Phase) -> int:
+    """Tiles of one product; the last one's may be fewer, and then LD gives tokens for empty tiles.
+
+    In decode a tile is multiplied as soon as it has come. In prefill it meets several passes, and comes early: up to half of
+    the rings are multiplied at a time, while the other half is loaded.
+    """
+    alone = matrix.name == QUERIES and heads_of_tile(plan, matrix, phase)
+    if not phase.prefill or len(part.pieces) > 1 or alone:
+        return 1
+    most = max(1, plan.credits // 2 // part.tile_credits)
+    return -(-part.tiles // -(-part.tiles // most))
+
+
+def heads_of_tile(plan: Plan, queries: MatrixPlan, phase: Phase) -> int:
+    """Heads of each tile of the queries, with which SFU begins while MPE goes on; 0: it waits for all of them."""
+    outputs = {part.tile_blocks * plan.spec.matrix_rows for part in queries.parts}
+    if not phase.prefill or len(outputs) > 1:
+        return 0
+    (each,) = outputs
+    tiles = sum(part.tiles for part in queries.parts)
+    return (
+        each // plan.head if each % plan.head == 0 and tiles * each == plan.heads * plan.head else 0
+    )
+
+
+def gate_products(plan: Plan, joined: MatrixPlan, phase: Phase) -> tuple[int, int]:
+    """Products of gate and up projection, which are one matrix, until all gates are there; and the others."""
+    (part,) = joined.parts
+    together = product_tiles(plan, joined, part, phase)
+    outputs = together * part.tile_blocks * plan.spec.matrix_rows
+    gates = -(-plan.ffn_outputs // outputs)
+    return gates, -(-part.tiles // together) - gates
+
+
+def rounds_of_heads(plan: Plan) -> list[tuple[int, int, int]]:
+    """KV heads in prefill by blocks of values: the first of them, rounds of a loop, heads of each."""
+    rounds, rest = divmod(plan.kv_heads, plan.value_heads)
+    groups = ((0, rounds, plan.value_heads), (rounds * plan.value_heads, 1, rest))
+    # The heads that are left over stand behind the loop, where its index is zero again.
+    return [(first, count, size) for first, count, size in groups if size and count]

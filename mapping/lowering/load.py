@@ -24,6 +24,7 @@ from mapping.lowering.levels import (
     key_blocks,
     key_tiles,
     prefill_phase,
+    product_tiles,
     value_steps,
 )
 from mapping.lowering.parameters import ParameterGroup
@@ -55,7 +56,7 @@ def lower_load(plan: Plan) -> Assembler:
             words = fixed(plan.parameters["norm"].words)
             _input(a, plan, "norm", Address(plan.norm), words, wait=_SFU, signal=_SFU)
             if not plan.wired:
-                _matrix(a, plan.head_matrix, plan.head_base, {}, HEAD_TILE)
+                _matrix(a, plan, plan.head_matrix, plan.head_base, {}, HEAD_TILE, DECODE)
     return a
 
 
@@ -127,7 +128,7 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
             if name not in segment.streams:
                 continue
             base = segment.base + segment.offsets[name]
-            _matrix(a, segment.streams[name], base, {LAYER: segment.stride}, TILE)
+            _matrix(a, plan, segment.streams[name], base, {LAYER: segment.stride}, TILE, phase)
 
 
 def _parameters(a: Assembler, plan: Plan, segment: Segment, group: ParameterGroup) -> None:
@@ -137,7 +138,13 @@ def _parameters(a: Assembler, plan: Plan, segment: Segment, group: ParameterGrou
 
 
 def _matrix(
-    a: Assembler, matrix: MatrixPlan, base: int, strides: dict[int, int], level: int
+    a: Assembler,
+    plan: Plan,
+    matrix: MatrixPlan,
+    base: int,
+    strides: dict[int, int],
+    level: int,
+    phase: Phase,
 ) -> None:
     """Tiles of a matrix: the scales of a tile, then its weights."""
     for part in matrix.parts:
@@ -150,6 +157,10 @@ def _matrix(
             a.sync_times(part.tile_credits - 1, wait=_MPE)
             _ring(a, Destination.SCALE, Address(begin, part_strides), scale_words, wait=_MPE)
             _ring(a, Destination.STREAM, Address(scale_end, part_strides), words, signal=_MPE)
+        for _ in range(-part.tiles % product_tiles(plan, matrix, part, phase)):
+            # Empty tiles, so that all products are of equally many.
+            a.sync_times(part.tile_credits - 1, wait=_MPE)
+            a.sync(wait=_MPE, signal=_MPE)
 
 
 def _ring(

@@ -7,6 +7,7 @@ from hw.spec.weight_format import KEPT, WIRES, StepFormat
 from mapping.formats import ORDER_SUFFIX
 from mapping.graph.ir import Graph, Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
+from mapping.lowering.joined import FIRST
 from mapping.lowering.levels import (
     DECODE,
     HEAD,
@@ -19,12 +20,15 @@ from mapping.lowering.levels import (
     first_key_blocks,
     first_key_tiles,
     first_tokens,
+    heads_of_tile,
     key_blocks,
     key_tiles,
     prefill_phase,
+    product_tiles,
+    rounds_of_heads,
     value_steps,
 )
-from mapping.lowering.plan import ACTIVATIONS, CACHE_STEP, Plan, Segment
+from mapping.lowering.plan import ACTIVATIONS, CACHE_STEP, QUERIES, Plan, Segment
 from mapping.lowering.tiles import MatrixPlan
 
 _LD, _SFU = units(Unit.LD), units(Unit.SFU)
@@ -57,7 +61,7 @@ def lower_matrix(plan: Plan) -> Assembler:
             if plan.wired:
                 _wired(a, plan, plan.head_matrix, Count(1, 1), "norm", "logits", signal=_SFU)
             else:
-                _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, DECODE, signal=_SFU)
+                _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, DECODE, tokens=1)
     return a
 
 
@@ -72,7 +76,6 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
     ready: set[str] = set()
     for node in segment.nodes:
         if node.operator is Operator.ATTENTION:
-            a.sync(wait=_SFU)
             _attention(a, plan, phase)
         elif node.operator is Operator.LINEAR:
             source = plan.graph.producers[node.inputs[0]]
@@ -88,16 +91,29 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
                 number, step = plan.wired_number(segment, name), len(segment.matrices)
                 count = Count(cap=number, offset=number, level=LAYER, step=step)
                 _wired(a, plan, matrix, count, activation, result)
-            elif name in segment.streams:
-                _matrix(a, plan, segment.streams[name], activation, result, TILE, phase)
+            elif name not in segment.streams:
+                # Its products are those of the matrix that it is a part of.
+                continue
+            else:
+                streamed = segment.streams[name]
+                tokens = 0
+                if name == QUERIES:
+                    tokens = heads_of_tile(plan, streamed, phase)
+                elif plan.joined and name == FIRST:
+                    tokens = 1
+                _matrix(a, plan, streamed, activation, result, TILE, phase, tokens)
+                if tokens:
+                    continue
             if completes(plan.graph, node):
                 a.sync(signal=_SFU)
 
 
 def completes(graph: Graph, node: Node) -> bool:
-    """Whether a product is the last operand that a reader of it lacks."""
+    """Whether a reader of a product begins with it: it is the last operand that it lacks, or comes first."""
     order = [other.output for other in graph.nodes]
     for reader in graph.consumers[node.output]:
+        if reader.operator is Operator.SILU_MULTIPLY:
+            return True
         products = [name for name in reader.inputs if name in graph.producers]
         products = [n for n in products if graph.producers[n].operator is Operator.LINEAR]
         if max(products, key=order.index) == node.output:
@@ -110,6 +126,7 @@ def _attention(a: Assembler, plan: Plan, phase: Phase) -> None:
         _chunk_scores(a, plan, phase)
         _chunk_values(a, plan, phase)
     else:
+        a.sync(wait=_SFU)
         # Where the cache is read more than once, all readings but the last are for nothing.
         for left in reversed(range(plan.spec.cache_reads)):
             _scores(a, plan, signal=0 if left else _SFU)
@@ -157,18 +174,21 @@ def _product(a: Assembler, step: StepFormat, group_steps: int, blocks: Count, st
 
 
 def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, result: str, level: int,
-            phase: Phase, signal: int = 0) -> None:  # fmt: skip
-    """All tiles of a matrix times the vectors of the tokens of this round."""
+            phase: Phase, tokens: int = 0) -> None:  # fmt: skip
+    """All tiles of a matrix times the vectors of the tokens of this round; each product gives SFU so many tokens."""
+    signal = _SFU if tokens else 0
     vectors = Vectors(phase.rows, plan.activation_pitch(activation), plan.result_rows[result], 1)
     # A permutation hands integers on as they are.
     scale = _place(plan, "scale", "one" if matrix.name.endswith(ORDER_SUFFIX) else "x")
     for part in matrix.parts:
         begin = part.first_block * plan.spec.block_rows
-        strides = {level: part.tile_blocks * plan.spec.block_rows}
-        blocks = tiled(part.blocks, part.tile_blocks, level)
-        with a.loop(fixed(part.tiles)):
+        together = product_tiles(plan, matrix, part, phase)
+        strides = {level: together * part.tile_blocks * plan.spec.block_rows}
+        blocks = tiled(part.blocks, together * part.tile_blocks, level)
+        with a.loop(fixed(-(-part.tiles // together))):
             if len(part.pieces) == 1:
                 piece = part.pieces[0]
+                a.sync_times(together - 1, wait=_LD)
                 _product(
                     a,
                     piece.format.step,
@@ -182,7 +202,8 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
                     wait=_LD,
                     signal=_LD | signal,
                 )
-                a.sync_times(part.tile_credits - 1, signal=_LD)
+                a.sync_times(together * part.tile_credits - 1, signal=_LD)
+                a.sync_times(tokens - 1, signal=_SFU)
                 continue
             a.sync(wait=_LD)
             with a.loop(blocks) as block:
@@ -202,6 +223,7 @@ def _matrix(a: Assembler, plan: Plan, matrix: MatrixPlan, activation: str, resul
                     )  # fmt: skip
             a.sync(signal=_LD | signal)
             a.sync_times(part.tile_credits - 1, signal=_LD)
+            a.sync_times(tokens - 1, signal=_SFU)
 
 
 def _wired(a: Assembler, plan: Plan, matrix: MatrixPlan, number: Count, activation: str, result: str,
@@ -288,12 +310,13 @@ def _tell(a: Assembler, signal: int) -> None:
 
 
 def _chunk_scores(a: Assembler, plan: Plan, phase: Phase) -> None:
-    """As `_scores`, for the tokens of a chunk: all of them times the keys of one head; SFU may follow head by head.
+    """As `_scores`, for the tokens of a chunk: all of them times the keys of one head, as its queries come from SFU.
 
-    Of a mask: times the first keys, then times what is behind those skipped, which lies behind them in the scores.
+    SFU may follow head by head. Of a mask: times the first keys, then times what is behind those skipped, which lies behind them in the scores.
     """
     phase.skip_first(a)
     with a.loop(fixed(plan.kv_heads)):
+        a.sync_times(plan.groups, wait=_SFU)
         if first_tokens(phase):
             with a.loop(first_key_tiles(plan, phase)):
                 _chunk_key_tile(a, plan, phase, first_key_blocks(plan, phase), 0)
@@ -331,18 +354,14 @@ def _chunk_values(a: Assembler, plan: Plan, phase: Phase) -> None:
     """As `_values`, for the tokens of a chunk; waits for SFU's probabilities KV head by KV head."""
     groups, together, tokens = plan.groups, plan.value_heads, phase.tokens
     head_elements = plan.chunk_head_rows * plan.spec.lanes
-    rounds, rest = divmod(plan.kv_heads, together)
-    for begin, count, size in ((0, rounds, together), (rounds, 1, rest)):
-        if not size or not count:
-            continue
-        # The heads that are left over stand behind the loop, where its index is zero again.
+    for begin, count, size in rounds_of_heads(plan):
         with a.loop(fixed(count)):
             for _ in range(size):
                 a.sync(wait=_SFU)
             with a.loop(fixed(plan.head_blocks)):
                 products = [(part, g) for part in range(size) for g in range(groups)]
                 for part, g in products:
-                    head = begin * together + part
+                    head = begin + part
                     first, last = (part, g) == products[0], (part, g) == products[-1]
                     _product(
                         a,
@@ -361,4 +380,7 @@ def _chunk_values(a: Assembler, plan: Plan, phase: Phase) -> None:
                         wait=_LD if first else 0,
                         signal=_LD if last else 0,
                     )  # fmt: skip
-    a.sync(signal=_SFU)
+            if not plan.attention_whole:
+                a.sync(signal=_SFU)
+    if plan.attention_whole:
+        a.sync(signal=_SFU)

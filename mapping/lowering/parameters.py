@@ -59,7 +59,7 @@ def parameter_elements(geometry: Geometry, name: str) -> int:
     """Elements of a vector as one core sees it."""
     matrix = name.removesuffix(BIAS)
     if matrix == name or "." not in matrix:
-        return geometry.config.hidden_size
+        return geometry.hidden_outputs
     return geometry.matrix_shape(matrix)[0]
 
 

@@ -18,6 +18,7 @@ from mapping.passes.setting import Setting
 
 CACHE_STEP = StepFormat(WeightFormat.INT8)
 """Keys and values in the stream of the matrix engine."""
+QUERIES = "self_attn.q_proj"
 INPUT_CREDITS = 3
 """Groups of loads to the input buffer that may be ahead of the vector unit: one layer's."""
 
@@ -84,7 +85,8 @@ class Plan(Geometry):
         lanes, rows = spec.lanes, spec.matrix_rows
         self.word_elements = spec.word_bytes // 4
         """FP32 elements of a memory word."""
-        self.hidden_words = -(-config.hidden_size // self.word_elements)
+        self.hidden_words = -(-self.hidden_outputs // self.word_elements)
+        """Words of a core's part of a hidden vector."""
         self.parameters = parameter_groups(self)
         """Vectors of a layer that are loaded together, by the region of the input buffer."""
         self.parameter_group = {
@@ -296,8 +298,7 @@ class Plan(Geometry):
         spec, lanes, tokens = self.spec, self.spec.lanes, max(1, self.chunk)
         config, heads, kv_heads = self.config, self.heads, self.kv_heads
         part, ffn_part = self.hidden_part // lanes, self.ffn_part // lanes
-        all_heads = self.cores * heads * self.head_rows
-        row, words, blocks = self.hidden_rows, self.hidden_words, spec.block_rows
+        words, blocks = self.hidden_words, spec.block_rows
         scores = heads * max(self.context_rows, self.chunk_head_rows)
         begin = {"embedding": tokens * words}
         always = {self.position_table: tokens * self.position_words}
@@ -314,11 +315,11 @@ class Plan(Geometry):
         }
         self.input = buffer_regions(spec, "input_words", always | groups, begin, end)
         self.vector_rows = {
-            "x": row, "t": row, "head_t": all_heads, "head_u": heads * self.head_rows,
-            "up": self.ffn_rows,
+            "x": part, "t": part, "head_t": heads * self.head_rows, "head_u": heads * self.head_rows,
+            "up": ffn_part,
         }  # fmt: skip
         if not self.config.opt:
-            self.vector_rows["gate"] = self.ffn_rows
+            self.vector_rows["gate"] = ffn_part
         lengths = {name: tokens * rows for name, rows in self.vector_rows.items()}
         # SFU, which alone uses the buffer, is through with attention when it comes to the FFN.
         of_ffn = {name: lengths.pop(name) for name in ("gate", "up") if name in lengths}
@@ -389,7 +390,10 @@ class Plan(Geometry):
             # Products with a permutation, and with what it sorts, are never under way together: one region is enough.
             self.activation_rows["sorted"] = padded(max(m.columns for m in self.permutations))
         lengths = {name: tokens * rows for name, rows in self.activation_rows.items()}
-        self.activation = buffer_regions(spec, "activation_rows", lengths | {"p": scores})
+        # SFU writes each of these when it has got all products of the one before; queries, while MPE makes more of them.
+        lengths["p"] = scores
+        turns = [{name: lengths.pop(name)} for name in ("norm", "p", "attention", "ffn")]
+        self.activation = buffer_regions(spec, "activation_rows", lengths, *turns)
         if self.activation.used * lanes // 4 > 1 << BUFFER_BITS:
             raise InputError(
                 f"target {spec.name}: activations: the model needs {self.activation.used * lanes} elements, "

@@ -6,7 +6,8 @@ from hw.spec.functions import Function
 from hw.spec.instructions import Condition, Opcode, Reduce, Source, Target, Unit
 from mapping.graph.ir import Node, Operator
 from mapping.lowering.assembler import Assembler, Count, Place, fixed, tiled, units
-from mapping.lowering.levels import DECODE, HEAD_TILE, chunks, prefill_phase
+from mapping.lowering.joined import FIRST
+from mapping.lowering.levels import DECODE, HEAD_TILE, chunks, gate_products, prefill_phase
 from mapping.lowering.plan import INPUT_CREDITS, Plan
 from mapping.lowering.vector_attention import attention, quantize_heads, rotate
 from mapping.lowering.vector_norm import layer_norm
@@ -45,6 +46,7 @@ def lower_vector(plan: Plan) -> Assembler:
 
 def _layers(v: VectorRegions) -> None:
     for segment in v.plan.segments:
+        v.segment = segment
         with v.a.loop(fixed(segment.layers)):
             for node in segment.nodes:
                 emit = _EMIT.get(node.operator)
@@ -59,7 +61,7 @@ def _embedding(v: VectorRegions) -> None:
     if v.plan.config.opt:
         position = v.input(v.plan.position_table, v.plan.position_words)
     v.program.apply(v.hidden, row, None, position, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
-                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=_LD,
+                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), exchange=v.all_cores, wait=_LD,
                     signal=0 if v.phase.prefill else _LD)  # fmt: skip
     if v.plan.permutations:
         v.program.apply(fixed(1), v.scalar("amax"), constant(0.0), constant(1.0), rows=v.phase.rows,
@@ -83,14 +85,14 @@ def _norm(v: VectorRegions, node: Node) -> None:
         d=t.place,
         d_pitch=t.pitch,
     )
-    p.apply(v.hidden, t, t, rows=rows, reduce=Reduce.SUM, entry=v.entry("b"))
+    p.apply(v.hidden, t, t, rows=rows, reduce=Reduce.SUM, entry=v.entry("b"), exchange=v.all_cores)
     p.scalar(amax, amax, to=v.entry("c"), rows=rows)
     p.scalar(v.scalar("b"), v.scalar("c"), to=v.entry("d"), rows=rows)
     p.scalar(v.scalar("d"), constant(1.0 / config.hidden_size), constant(config.rms_norm_eps),
              function=Function.RECIPROCAL_SQUARE_ROOT, to=v.entry("b"), rows=rows)  # fmt: skip
     p.scalar(v.scalar("b"), amax, to=v.entry("c"), rows=rows)
     p.apply(v.hidden, t, v.parameter(node.local(node.inputs[1])), rows=rows, target=Target.VECTOR, d=t.place, d_pitch=t.pitch,
-            reduce=Reduce.MAGNITUDE, entry=v.entry("d"), wait=_LD, signal=_LD)  # fmt: skip
+            reduce=Reduce.MAGNITUDE, entry=v.entry("d"), exchange=v.all_cores, wait=_LD, signal=_LD)  # fmt: skip
     p.scalar(v.scalar("d"), constant(1 / INT8_MAXIMUM), to=v.entry("a"), rows=rows)
     p.scalar(v.scalar("a"), function=Function.RECIPROCAL, to=v.entry("e"), rows=rows)
     p.apply(
@@ -102,8 +104,7 @@ def _norm(v: VectorRegions, node: Node) -> None:
         d=v.scale_out("x"),
         d_pitch=1,
     )
-    p.apply(v.hidden, t, v.scalar("e"), rows=rows, target=Target.ACTIVATION, d=v.activation_out("norm"),
-            d_pitch=v.plan.activation_rows["norm"], signal=_MPE)  # fmt: skip
+    v.activate(t, v.hidden, v.scalar("e"), "norm", signal=_MPE)
 
 
 def _sort(v: VectorRegions, node: Node) -> None:
@@ -114,64 +115,51 @@ def _sort(v: VectorRegions, node: Node) -> None:
                     d_pitch=v.plan.activation_rows["sorted"], wait=_MPE, signal=_MPE)  # fmt: skip
 
 
-def _exchange(v: VectorRegions, node: Node) -> None:
-    """The parts of a matrix product of all cores, side by side in `t`."""
-    plan, whole, part = v.plan, v.vector("t"), v.result(node.local(node.inputs[0]))
-    bias, wait, signal = v.bias(node.inputs[0])
-    v.program.apply(fixed(plan.hidden_part), part, None, bias, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
-                    d_pitch=whole.pitch, exchange=v.exchange(plan.hidden_part // plan.spec.lanes),
-                    wait=_MPE | wait, signal=signal)  # fmt: skip
-
-
 def _residual(v: VectorRegions, node: Node) -> None:
     """x += result, and the largest magnitude of the new x."""
     x = v.vector("x")
-    added, awaited = v.vector("t"), 0
-    if v.plan.cores == 1:
-        bias, wait, signal = v.bias(node.inputs[1])
-        part = v.result(node.local(node.inputs[1]))
-        if bias is None:
-            added, awaited = part, _MPE
-        else:
-            v.program.apply(v.hidden, part, None, bias, rows=v.phase.rows, target=Target.VECTOR, d=added.place,
-                            d_pitch=added.pitch, wait=_MPE | wait, signal=signal)  # fmt: skip
+    added, awaited = v.result(node.local(node.inputs[1])), _MPE
+    bias, wait, signal = v.bias(node.inputs[1])
+    if bias is not None:
+        t = v.vector("t")
+        v.program.apply(v.hidden, added, None, bias, rows=v.phase.rows, target=Target.VECTOR, d=t.place,
+                        d_pitch=t.pitch, wait=_MPE | wait, signal=signal)  # fmt: skip
+        added, awaited = t, 0
     v.program.apply(v.hidden, x, None, added, rows=v.phase.rows, target=Target.VECTOR, d=x.place, d_pitch=x.pitch,
-                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), wait=awaited)  # fmt: skip
+                    reduce=Reduce.MAGNITUDE, entry=v.entry("amax"), exchange=v.all_cores, wait=awaited)  # fmt: skip
 
 
 def _relu(v: VectorRegions, node: Node) -> None:
     """The result where it is above zero."""
     plan, rows, u = v.plan, v.phase.rows, v.vector("up")
     bias, wait, signal = v.bias(node.inputs[0])
-    alone = plan.cores == 1
-    v.program.apply(fixed(plan.ffn_outputs), v.result("up"), None, bias, rows=rows, function=Function.RELU,
-                    target=Target.VECTOR, d=u.place, d_pitch=u.pitch, exchange=v.exchange(plan.ffn_part // plan.spec.lanes),
-                    reduce=Reduce.MAGNITUDE if alone else Reduce.NONE, entry=v.entry("a") if alone else 0,
-                    wait=_MPE | wait, signal=signal)  # fmt: skip
-    length = plan.ffn_outputs if alone else plan.cores * plan.ffn_part
-    v.quantize(u, fixed(length), "ffn", signal=_MPE, known=alone)
+    length = fixed(plan.ffn_outputs)
+    v.program.apply(length, v.result("up"), None, bias, rows=rows, function=Function.RELU,
+                    target=Target.VECTOR, d=u.place, d_pitch=u.pitch, reduce=Reduce.MAGNITUDE, entry=v.entry("a"),
+                    exchange=v.all_cores, wait=_MPE | wait, signal=signal)  # fmt: skip
+    v.quantize(u, length, "ffn", signal=_MPE, known=True)
 
 
 def _silu(v: VectorRegions, node: Node) -> None:
     """silu(gate) * up = gate / (1 + 2^(-gate*log2(e))) * up."""
     plan, p, rows = v.plan, v.program, v.phase.rows
     length, t, u = fixed(plan.ffn_outputs), v.vector("gate"), v.vector("up")
+    gates, ups = 1, 1
+    if plan.joined:
+        gates, ups = gate_products(plan, v.segment.streams[FIRST], v.phase)
 
+    v.await_products(gates)
     p.apply(length, v.result("gate"), constant(-LOG2_E), rows=rows, function=Function.EXPONENTIAL2,
-            target=Target.VECTOR, d=t.place, d_pitch=t.pitch, wait=_MPE)  # fmt: skip
+            target=Target.VECTOR, d=t.place, d_pitch=t.pitch)  # fmt: skip
     p.apply(length, t, None, constant(1.0), rows=rows, function=Function.RECIPROCAL,
             target=Target.VECTOR, d=t.place, d_pitch=t.pitch)  # fmt: skip
     p.apply(
         length, t, v.result("gate"), rows=rows, target=Target.VECTOR, d=u.place, d_pitch=u.pitch
     )
-    if plan.cores == 1:
-        p.apply(length, u, v.result("up"), rows=rows, target=Target.VECTOR, d=u.place, d_pitch=u.pitch,
-                reduce=Reduce.MAGNITUDE, entry=v.entry("a"))  # fmt: skip
-        v.quantize(u, length, "ffn", signal=_MPE, known=True)
-        return
-    p.apply(length, u, v.result("up"), rows=rows, target=Target.VECTOR, d=t.place, d_pitch=t.pitch,
-            exchange=v.exchange(plan.ffn_part // plan.spec.lanes))  # fmt: skip
-    v.quantize(t, fixed(plan.cores * plan.ffn_part), "ffn", signal=_MPE)
+    v.await_products(ups)
+    p.apply(length, u, v.result("up"), rows=rows, target=Target.VECTOR, d=u.place, d_pitch=u.pitch,
+            reduce=Reduce.MAGNITUDE, entry=v.entry("a"), exchange=v.all_cores)  # fmt: skip
+    v.quantize(u, length, "ffn", signal=_MPE, known=True)
 
 
 def _output_head(v: VectorRegions) -> None:
@@ -204,7 +192,6 @@ _EMIT: dict[Operator, Callable[[VectorRegions, Node], None]] = {
     Operator.QUANTIZE: quantize_heads,
     Operator.ATTENTION: attention,
     Operator.SORT: _sort,
-    Operator.EXCHANGE: _exchange,
     Operator.ADD: _residual,
     Operator.SILU_MULTIPLY: _silu,
     Operator.RELU: _relu,

@@ -7,7 +7,8 @@ from hw.spec.functions import Function
 from hw.spec.instructions import Reduce, Register, Source, Target, Unit
 from mapping.graph.ir import Node
 from mapping.lowering.assembler import Count, Place, fixed, units
-from mapping.lowering.levels import HEAD, UNBOUNDED
+from mapping.lowering.levels import HEAD, UNBOUNDED, heads_of_tile, rounds_of_heads
+from mapping.lowering.plan import QUERIES
 from mapping.lowering.vector_program import Operand, constant
 from mapping.lowering.vector_regions import INT8_MAXIMUM, LOG2_E, VectorRegions
 
@@ -127,7 +128,8 @@ def _query(v: VectorRegions, take: Heads, through: int = 0) -> None:
     plan, p = v.plan, v.program
     # Scores come out in units of log2, so that softmax needs a power of two only.
     factor = LOG2_E / math.sqrt(plan.config.head_dim)
-    with v.each_head(plan.heads, wait=_MPE, signal=_MPE | through) as (rows, wait, signal):
+    each = heads_of_tile(plan, v.segment.matrices[QUERIES], v.phase) > 0
+    with v.each_head(plan.heads, _MPE, through, each) as (rows, wait, signal):
         heads = take(rows, wait)
         magnitude = v.scalar("head_a")
         p.scalar(magnitude, _SCALE, function=Function.RECIPROCAL, to=v.entry("head_c"), rows=rows)
@@ -136,7 +138,7 @@ def _query(v: VectorRegions, take: Heads, through: int = 0) -> None:
         pitch = plan.activation_rows["q"]
         to = v.of_head(Operand(Source.NONE, v.activation_out("q"), pitch), plan.head_rows)
         p.apply(v.head, heads, v.scalar("head_c"), rows=rows, target=Target.ACTIVATION,
-                d=to.place, d_pitch=to.pitch, signal=signal)  # fmt: skip
+                d=to.place, d_pitch=to.pitch, signal=signal | _MPE)  # fmt: skip
 
 
 def _scales(v: VectorRegions, name: str) -> Place:
@@ -229,33 +231,34 @@ def _quantize_probabilities(v: VectorRegions, length: Count, scores: Operand, ro
 
 
 def _side_by_side(v: VectorRegions) -> None:
-    """Attention of all heads of all cores side by side, quantized."""
+    """Attention of all heads side by side, quantized."""
     plan = v.plan
-    pitch, together = plan.attention_pitch, plan.value_heads
-    own_rows = plan.heads * plan.head_rows
-    if pitch == plan.head_rows:
-        value, wait = v.result("attention"), _MPE
-        if plan.cores > 1:
-            whole = v.vector("head_t")
-            v.program.apply(fixed(plan.heads * plan.head), value, rows=v.phase.rows, target=Target.VECTOR, d=whole.place,
-                            d_pitch=whole.pitch, exchange=v.exchange(own_rows), wait=wait)  # fmt: skip
-            value, wait = whole, 0
-        v.quantize(value, v.all_heads, "attention", wait=wait, signal=_MPE)
+    if plan.attention_whole:
+        v.quantize(v.result("attention"), v.own_heads, "attention", wait=_MPE, signal=_MPE)
         return
     # Every query head has a whole block of results, of which its own KV head's part counts.
-    round_heads = together * plan.groups
-    v.a.sync(wait=_MPE)
-    for part in range(min(together, plan.kv_heads)):
-        rounds = -(-(plan.kv_heads - part) // together)
-        with v.each_head(rounds) as (rows, _, _):
-            for g in range(plan.groups):
-                head = part * plan.groups + g
-                own = v.of_head(
-                    v.result("attention"), round_heads * pitch, head * pitch + part * plan.head_rows
-                )
-                to = v.of_head(
-                    v.vector("head_t"), round_heads * plan.head_rows, head * plan.head_rows
-                )
-                v.program.apply(v.head, own, rows=rows, target=Target.VECTOR, d=to.place, d_pitch=to.pitch,
-                                exchange=v.exchange(own_rows))  # fmt: skip
-    v.quantize(v.vector("head_t"), v.all_heads, "attention", signal=_MPE)
+    together = plan.value_heads
+    if v.phase.prefill:
+        # As MPE gives a token for each block of values.
+        for first, rounds, size in rounds_of_heads(plan):
+            with v.a.loop(fixed(rounds)):
+                v.a.sync(wait=_MPE)
+                for part in range(size):
+                    _beside(v, first, part, v.phase.rows)
+    else:
+        v.a.sync(wait=_MPE)
+        for part in range(min(together, plan.kv_heads)):
+            _beside(v, 0, part, fixed(-(-(plan.kv_heads - part) // together)))
+    v.quantize(v.vector("head_t"), v.own_heads, "attention", signal=_MPE)
+
+
+def _beside(v: VectorRegions, first: int, part: int, rows: Count) -> None:
+    """KV head `part` of a block of values, the first of which is head `first`: its query heads' attention to its place."""
+    plan = v.plan
+    heads = plan.value_heads * plan.groups
+    for g in range(plan.groups):
+        head = (first + part) * plan.groups + g
+        at = head * plan.attention_pitch + part * plan.head_rows
+        own = v.of_head(v.result("attention"), heads * plan.attention_pitch, at)
+        to = v.of_head(v.vector("head_t"), heads * plan.head_rows, head * plan.head_rows)
+        v.program.apply(v.head, own, rows=rows, target=Target.VECTOR, d=to.place, d_pitch=to.pitch)

@@ -21,10 +21,23 @@ def layer_norm(v: VectorRegions, node: Node) -> None:
     into = {"rows": rows, "target": Target.VECTOR, "d": t.place, "d_pitch": t.pitch}
 
     p.scalar(amax, function=Function.RECIPROCAL, to=v.entry("a"), rows=rows)
-    p.apply(v.hidden, x, v.scalar("a"), reduce=Reduce.SUM, entry=v.entry("b"), **into)
+    p.apply(
+        v.hidden,
+        x,
+        v.scalar("a"),
+        reduce=Reduce.SUM,
+        entry=v.entry("b"),
+        exchange=v.all_cores,
+        **into,
+    )
     p.scalar(v.scalar("b"), constant(-1.0 / config.hidden_size), to=v.entry("a"), rows=rows)
     p.apply(v.hidden, t, None, v.scalar("a"), **into)
-    p.apply(v.hidden, t, t, rows=rows, reduce=Reduce.SUM, entry=v.entry("b"))
+    p.apply(v.hidden, t, t, rows=rows, reduce=Reduce.SUM, entry=v.entry("b"), exchange=v.all_cores)
+    padding = v.plan.cores * v.plan.hidden_outputs - config.hidden_size
+    if padding:
+        # Zeros behind the vector, in the last core's part, became the mean too.
+        p.scalar(v.scalar("a"), v.scalar("a"), to=v.entry("a"), rows=rows)
+        p.scalar(v.scalar("a"), constant(-padding), v.scalar("b"), to=v.entry("b"), rows=rows)
     p.scalar(amax, amax, to=v.entry("c"), rows=rows)
     p.scalar(v.scalar("b"), v.scalar("c"), to=v.entry("d"), rows=rows)
     p.scalar(v.scalar("d"), count, constant(config.rms_norm_eps),
@@ -32,5 +45,5 @@ def layer_norm(v: VectorRegions, node: Node) -> None:
     p.scalar(v.scalar("b"), amax, to=v.entry("c"), rows=rows)
     p.apply(v.hidden, t, v.parameter(gain), wait=v.waits(gain), **into)
     p.apply(v.hidden, t, v.scalar("c"), v.parameter(bias), reduce=Reduce.MAGNITUDE, entry=v.entry("a"),
-            signal=v.signals(bias), **into)  # fmt: skip
+            signal=v.signals(bias), exchange=v.all_cores, **into)  # fmt: skip
     v.quantize(t, v.hidden, "norm", signal=units(Unit.MPE), known=True)

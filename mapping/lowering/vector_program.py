@@ -58,7 +58,8 @@ class VectorProgram:
     ) -> None:
         """Append function(a * b + c) over `rows` rows of `length` elements.
 
-        `exchange` is the pitch, in rows, at which the parts of all cores are written in every core.
+        `exchange` is the pitch, in rows, at which the parts of all cores are written in every core; with a reduction, which
+        is over all cores then, it does not matter.
         """
         fields: dict[str, int] = {}
         for name, operand in (("a", a), ("b", b or _NOTHING), ("c", c or _NOTHING)):
@@ -86,10 +87,19 @@ class VectorProgram:
         )
 
     def magnitude(
-        self, length: Count, a: Operand, *, rows: int | Count, to: int, wait: int = 0
+        self,
+        length: Count,
+        a: Operand,
+        *,
+        rows: int | Count,
+        to: int,
+        exchange: int | None = None,
+        wait: int = 0,
     ) -> None:
         """Append the largest magnitude of each row, to scalar entries from `to` on."""
-        self.apply(length, a, rows=rows, reduce=Reduce.MAGNITUDE, entry=to, wait=wait)
+        self.apply(
+            length, a, rows=rows, reduce=Reduce.MAGNITUDE, entry=to, exchange=exchange, wait=wait
+        )
 
     def scalar(
         self,

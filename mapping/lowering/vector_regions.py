@@ -24,10 +24,12 @@ class VectorRegions:
 
     def __init__(self, plan: Plan, a: Assembler, phase: Phase) -> None:
         self.plan, self.a, self.phase = plan, a, phase
+        self.segment = plan.segments[0]
+        """The layers that are written."""
         self.program = VectorProgram(a)
-        self.hidden = fixed(plan.config.hidden_size)
+        self.hidden = fixed(plan.hidden_outputs)
         self.head = fixed(plan.head)
-        self.all_heads = fixed(plan.cores * plan.heads * plan.head)
+        self.own_heads = fixed(plan.heads * plan.head)
 
     # A row a token.
 
@@ -84,16 +86,30 @@ class VectorRegions:
         """Activation buffer."""
         return Place(self.plan.activation.taken[name][0])
 
+    @property
+    def all_cores(self) -> int | None:
+        """For reductions of what each core has a part of."""
+        return self.exchange(0)
+
     def exchange(self, pitch: int) -> int | None:
         """Pitch of the cores' parts of a vector that every core needs; nothing to exchange if there is one core."""
         return pitch if self.plan.cores > 1 else None
+
+    def activate(self, value: Operand, length: Count, factor: Operand, activation: str, signal: int = 0) -> None:  # fmt: skip
+        """INT8 activations of all cores in every core."""
+        plan = self.plan
+        part = {"norm": plan.hidden_part // plan.spec.lanes, "ffn": plan.ffn_part // plan.spec.lanes,
+                "attention": plan.heads * plan.head_rows}[activation]  # fmt: skip
+        self.program.apply(length, value, factor, rows=self.phase.rows, target=Target.ACTIVATION,
+                           d=self.activation_out(activation), d_pitch=plan.activation_rows[activation],
+                           exchange=self.exchange(part), signal=signal)  # fmt: skip
 
     def quantize(self, value: Operand, length: Count, activation: str, wait: int = 0, signal: int = 0,
                  known: bool = False) -> None:  # fmt: skip
         """INT8 activations with one scale a token; `known`: the largest magnitudes are in `a` already."""
         p, rows = self.program, self.phase.rows
         if not known:
-            p.magnitude(length, value, rows=rows, to=self.entry("a"), wait=wait)
+            p.magnitude(length, value, rows=rows, to=self.entry("a"), exchange=self.all_cores, wait=wait)  # fmt: skip
         a, scale = self.scalar("a"), constant(1 / INT8_MAXIMUM)
         p.scalar(a, scale, function=Function.RECIPROCAL, to=self.entry("b"), rows=rows)
         p.apply(
@@ -105,23 +121,33 @@ class VectorRegions:
             d=self.scale_out("x"),
             d_pitch=1,
         )
-        p.apply(length, value, self.scalar("b"), rows=rows, target=Target.ACTIVATION, d=self.activation_out(activation),
-                d_pitch=self.plan.activation_rows[activation], signal=signal)  # fmt: skip
+        self.activate(value, length, self.scalar("b"), activation, signal)
 
     # A row a head, or a round of a loop.
 
+    def await_products(self, count: int) -> None:
+        """Wait for so many tokens of MPE."""
+        if count > 1:
+            with self.a.loop(fixed(count)):
+                self.a.sync(wait=units(Unit.MPE))
+        elif count:
+            self.a.sync(wait=units(Unit.MPE))
+
     @contextmanager
     def each_head(
-        self, count: int, wait: int = 0, signal: int = 0
+        self, count: int, wait: int = 0, signal: int = 0, each: bool = False
     ) -> Iterator[tuple[Count, int, int]]:
-        """The body sees every head: yields the rows of its instructions, and what its first waits for and its last signals."""
+        """The body sees every head: yields the rows of its instructions, and what its first waits for and its last signals.
+
+        `each`: heads that are rounds of a loop wait one by one.
+        """
         if not self.phase.prefill:
             yield fixed(count), wait, signal
             return
-        if wait:
+        if wait and not each:
             self.a.sync(wait=wait)
         with self.a.loop(fixed(count)):
-            yield self.phase.rows, 0, 0
+            yield self.phase.rows, wait if each else 0, 0
         if signal:
             self.a.sync(signal=signal)
 

@@ -1,12 +1,21 @@
-"""Every core computes some heads and some outputs of each matrix; what all cores need is exchanged."""
+"""Every core has a part of each vector, some heads, and some outputs of each matrix; what matrices meet is exchanged."""
 
 from mapping.graph.ir import Graph, Node, Operator, Role, Tensor
 from mapping.passes.rewrite import insert_behind, replace_nodes, with_attributes
 from mapping.passes.setting import Setting
 
+_MULTIPLIED = (
+    Operator.RMS_NORM,
+    Operator.LAYER_NORM,
+    Operator.ATTENTION,
+    Operator.SILU_MULTIPLY,
+    Operator.RELU,
+)
+"""What matrices meet, of which every core has some outputs: all of its inputs, of all cores."""
+
 
 def divide_over_cores(graph: Graph, setting: Setting) -> Graph:
-    """Say what one core computes of each node, and put an exchange behind what every core needs whole.
+    """Say what one core computes of each node, and put an exchange behind what every core needs whole: inputs of matrices.
 
     Shapes stay those of all cores together. With one core the graph stays as it is.
     """
@@ -24,10 +33,7 @@ def divide_over_cores(graph: Graph, setting: Setting) -> Graph:
 
     inserted = []
     for node in graph.nodes:
-        readers = graph.consumers.get(node.output, ())
-        added = any(reader.operator is Operator.ADD for reader in readers)
-        whole = node.operator in (Operator.ATTENTION, Operator.SILU_MULTIPLY, Operator.RELU)
-        if whole or (node.operator is Operator.LINEAR and added):
+        if node.operator in _MULTIPLIED:
             name = f"{node.output}_exchanged"
             exchange = Node(
                 name, Operator.EXCHANGE, (node.output,), (("cores", geometry.cores),), node.layer

@@ -146,7 +146,8 @@ def test_vector(target: str) -> None:
                 fill(state, pair.rng)
             pair.same()
         if number % 5 == 0:
-            fields |= {"reduce": 0, "target": int(Target.VECTOR), "exchange": 1}
+            written = rng.choice([Target.VECTOR, Target.ACTIVATION])
+            fields |= {"reduce": 0, "target": int(written), "exchange": 1}
         values = random_operation(rng, spec, fields)
         if values["exchange"]:
             vector.exchange(pair.states, values)

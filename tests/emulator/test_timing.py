@@ -295,17 +295,23 @@ def test_cycles_of_vectors_and_sparse_steps(
 @pytest.mark.parametrize("cores", [1, 4])
 @pytest.mark.parametrize("causal", [0, 1])
 @pytest.mark.parametrize("exchange", [0, 1])
-def test_cycles_of_causal_rows_and_exchanges(cores: int, causal: int, exchange: int) -> None:
+@pytest.mark.parametrize("reduce", [0, 3])
+def test_cycles_of_causal_rows_and_exchanges(
+    cores: int, causal: int, exchange: int, reduce: int
+) -> None:
     machine = replace(WIDE, cores=cores)
-    code = vector(15, rows=5, causal=causal, exchange=exchange, a_source=1, exchange_pitch=64)
+    fields = {"causal": causal, "exchange": exchange, "exchange_pitch": 64, "reduce": reduce}
+    code = vector(15, rows=5, a_source=1, **fields)
     engine = TimingEngine(program(machine, SFU=[code], SYS=[execute()]))
     result = engine.run(1, 1, record=True)
     record = result.records[Unit.SFU][0]
     cycles = record[RECORD_END] - record[RECORD_ISSUE]
     length = 19 if causal else 15
-    assert cycles == vector_cycles(machine, 5, length, bool(exchange))
+    assert cycles == vector_cycles(machine, 5, length, bool(exchange), bool(reduce))
     beats = 5 * -(-length // 8) * 8 // machine.lanes
-    more = beats * (cores - 1) + machine.exchange_latency if exchange else 0
+    more = machine.exchange_latency if exchange else 0
+    if exchange and not reduce:
+        more += beats * (cores - 1)
     assert cycles == vector_latency(machine) + beats + more
     record = result.records[Unit.SYS][0]
     cycles = record[RECORD_END] - record[RECORD_ISSUE]

@@ -186,14 +186,15 @@ def test_agrees_with_the_manual(target: str) -> None:
 CORES = dataclasses.replace(SPECS["small"], cores=3)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_an_exchange_writes_the_parts_of_all_cores(seed: int) -> None:
+@pytest.mark.parametrize("target", [Target.VECTOR, Target.ACTIVATION])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_exchange_writes_the_parts_of_all_cores(seed: int, target: Target) -> None:
     rng = random.Random(seed)
     states = [MachineState(CORES) for _ in range(CORES.cores)]
     for number, state in enumerate(states):
         fill(state, np.random.default_rng(10 * seed + number))
     for fields in islice(combinations(rng), 12):
-        fixed = fields | {"reduce": 0, "target": int(Target.VECTOR), "exchange": 1}
+        fixed = fields | {"reduce": 0, "target": int(target), "exchange": 1}
         values = random_operation(rng, CORES, fixed)
         values |= {"rows": min(values["rows"], 4), "length": min(values["length"], 30)}
         values["exchange_pitch"] = rng.choice([values["exchange_pitch"], 0, 1, 5])
@@ -211,12 +212,53 @@ def test_an_exchange_writes_the_parts_of_all_cores(seed: int) -> None:
                     place = values["d"] + row * values["d_pitch"] + beat
                     place += core * values["exchange_pitch"]
                     content = struct.pack(f"<{CORES.lanes}I", *word)
+                    name, unit = "vector", 4
+                    if target == Target.ACTIVATION:
+                        integers = [oracle.to_integer(u, 8, 0, FP32) for u in word]
+                        content = struct.pack(f"<{CORES.lanes}b", *integers)
+                        name, unit = "activation", 1
                     written += content
                     for manual in manuals:
-                        manual.write("vector", 4 * CORES.lanes * place, content)
-        assert vector.exchange(states, values) == zlib.crc32(written), values
+                        manual.write(name, unit * CORES.lanes * place, content)
+        assert vector.exchange(states, values) == [zlib.crc32(written)] * 3, values
         for state, manual in zip(states, manuals, strict=True):
-            assert state.vector.tobytes() == bytes(manual.bytes["vector"]), values
+            for name in WRITTEN:
+                assert getattr(state, name).tobytes() == bytes(manual.bytes[name]), values
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_reduction_with_exchange_is_over_all_cores(seed: int) -> None:
+    rng = random.Random(seed)
+    states = [MachineState(CORES) for _ in range(CORES.cores)]
+    for number, state in enumerate(states):
+        fill(state, np.random.default_rng(10 * seed + number))
+    reductions = [Reduce.MAXIMUM, Reduce.MAGNITUDE, Reduce.SUM]
+    for number, fields in enumerate(islice(combinations(rng), 12)):
+        fields |= {"reduce": int(reductions[number % 3]), "exchange": 1}
+        if fields["target"] == Target.SCALAR:
+            fields["target"] = int(Target.NONE)
+        values = random_operation(rng, CORES, fields)
+        values |= {"rows": min(values["rows"], 4), "length": min(values["length"], 30)}
+        manuals = [Manual(state) for state in states]
+        us = [manual.elements(values) for manual in manuals]
+        rows = range(values["rows"])
+        # What a core writes is its own; results are those of one row as long as all parts together.
+        sums = [
+            zlib.crc32(b"".join(manual.write_row(values, row, own[row]) for row in rows))
+            for manual, own in zip(manuals, us, strict=True)
+        ]
+        results = [
+            manuals[0].reduce(values["reduce"], [u for own in us for u in own[row]]) for row in rows
+        ]
+        for manual in manuals:
+            for row, result in enumerate(results):
+                place = 4 * (values["reduce_entry"] + row)
+                manual.write("scalars", place, struct.pack("<I", result))
+        common = zlib.crc32(struct.pack(f"<{len(results)}I", *results))
+        assert vector.exchange(states, values) == [own ^ common for own in sums], values
+        for state, manual in zip(states, manuals, strict=True):
+            for name in WRITTEN:
+                assert getattr(state, name).tobytes() == bytes(manual.bytes[name]), values
 
 
 def test_an_exchange_needs_every_core() -> None:
@@ -296,9 +338,8 @@ def test_argmax_keeps_the_first_of_equals_over_several_instructions() -> None:
         {"function": 5},
         {"function": 7},
         {"exchange": 1, "target": Target.SCALAR},
-        {"exchange": 1, "target": Target.ACTIVATION},
+        {"exchange": 1, "target": Target.STORE_INTEGER},
         {"exchange": 1, "target": Target.NONE},
-        {"exchange": 1, "reduce": Reduce.SUM},
         {"exchange": 1, "reduce": Reduce.ARGMAX},
         {"target": Target.SCALAR, "reduce": Reduce.SUM},
         {"target": Target.SCALAR, "reduce": Reduce.MAXIMUM},
