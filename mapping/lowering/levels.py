@@ -144,6 +144,11 @@ def product_tiles(plan: Plan, matrix: MatrixPlan, part: MatrixPart, phase: Phase
     return -(-part.tiles // -(-part.tiles // most))
 
 
+def products(plan: Plan, matrix: MatrixPlan, phase: Phase) -> int:
+    """Products of a matrix, each of one or several tiles."""
+    return sum(-(-part.tiles // product_tiles(plan, matrix, part, phase)) for part in matrix.parts)
+
+
 def heads_of_tile(plan: Plan, queries: MatrixPlan, phase: Phase) -> int:
     """Heads of each tile of the queries, with which SFU begins while MPE goes on; 0: it waits for all of them."""
     outputs = {part.tile_blocks * plan.spec.matrix_rows for part in queries.parts}
@@ -162,7 +167,7 @@ def gate_products(plan: Plan, joined: MatrixPlan, phase: Phase) -> tuple[int, in
     together = product_tiles(plan, joined, part, phase)
     outputs = together * part.tile_blocks * plan.spec.matrix_rows
     gates = -(-plan.ffn_outputs // outputs)
-    return gates, -(-part.tiles // together) - gates
+    return gates, products(plan, joined, phase) - gates
 
 
 def rounds_of_heads(plan: Plan) -> list[tuple[int, int, int]]:

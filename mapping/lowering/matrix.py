@@ -25,6 +25,7 @@ from mapping.lowering.levels import (
     key_tiles,
     prefill_phase,
     product_tiles,
+    products,
     rounds_of_heads,
     value_steps,
 )
@@ -101,6 +102,9 @@ def _layer(a: Assembler, plan: Plan, segment: Segment, phase: Phase) -> None:
                     tokens = heads_of_tile(plan, streamed, phase)
                 elif plan.joined and name == FIRST:
                     tokens = 1
+                if completes(plan.graph, node) and products(plan, streamed, phase) == 1:
+                    # Before the tokens of LD, which take their time.
+                    tokens = tokens or 1
                 _matrix(a, plan, streamed, activation, result, TILE, phase, tokens)
                 if tokens:
                     continue
@@ -359,10 +363,10 @@ def _chunk_values(a: Assembler, plan: Plan, phase: Phase) -> None:
             for _ in range(size):
                 a.sync(wait=_SFU)
             with a.loop(fixed(plan.head_blocks)):
-                products = [(part, g) for part in range(size) for g in range(groups)]
-                for part, g in products:
+                every = [(part, g) for part in range(size) for g in range(groups)]
+                for part, g in every:
                     head = begin + part
-                    first, last = (part, g) == products[0], (part, g) == products[-1]
+                    first, last = (part, g) == every[0], (part, g) == every[-1]
                     _product(
                         a,
                         CACHE_STEP,
