@@ -1,5 +1,6 @@
 """Where a proof compares a mutant with the processor: modules, what of them is looked into, and limits of signals."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
@@ -37,12 +38,16 @@ class Scope:
         Signals of the module, and limits: only what happens before one of them reaches its limit is compared.
     narrow : tuple of (str, int)
         Inputs of the module, and how many of their bits are free; those above are zero.
+    cut_products : bool
+        Products are cut out: they may be anything, but a bit of theirs is the same for both sides as long as no bit of a
+        factor that it depends on differs.
     """
 
     module: str
     opened: tuple[str, ...] = ()
     below: tuple[tuple[str, int], ...] = ()
     narrow: tuple[tuple[str, int], ...] = ()
+    cut_products: bool = False
 
 
 def limits(module: str, spec: MachineSpec) -> dict[str, int]:
@@ -72,7 +77,7 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     """Ever wider scopes for a change of a module.
 
     The module alone; the same within its limits; the same with all that is in it; the one that uses it, if there is only one; the whole of its unit
-    and the partner of that, in the processor.
+    and the partner of that, in the processor, without what products are, and with it.
 
     Parameters
     ----------
@@ -99,4 +104,5 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     for one, other in PARTNERS.items():
         parts += [b for a, b in ((one, other), (other, one)) if a in parts and b not in parts]
     opened = {name for part in parts for name in modules_below(modules, part)}
-    return [*result, Scope(PROCESSOR, tuple(sorted(opened - {PROCESSOR, RAM})))]
+    wide = Scope(PROCESSOR, tuple(sorted(opened - {PROCESSOR, RAM})))
+    return [*result, dataclasses.replace(wide, cut_products=True), wide]

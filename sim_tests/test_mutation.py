@@ -150,11 +150,44 @@ CHANGES = {
 def test_proofs_tell_changes_from_none(name: str, tmp_path: Path) -> None:
     before, old, new, same = CHANGES[name]
     text = functools.reduce(lambda text, change: text.replace(*change), before, SMALL)
+    assert proved(tmp_path, text, old, new, Scope("lpu_small")) == same
+
+
+def proved(folder: Path, text: str, old: str, new: str, scope: Scope) -> bool:
+    """Whether the module `lpu_small` is proved equal to itself with a change of its text."""
     assert old in text
-    (tmp_path / "small.v").write_text(text)
+    (folder / "small.v").write_text(text)
     boxes = black_box(RAM_VERILOG.read_text())
-    (tmp_path / "boxes.v").write_text(boxes)
-    run_yosys("read_verilog -sv boxes.v small.v; proc; write_rtlil plain.il", tmp_path, "small")
+    (folder / "boxes.v").write_text(boxes)
+    run_yosys("read_verilog -sv boxes.v small.v; proc; write_rtlil plain.il", folder, "small")
     changed = f"delete lpu_small\nread_verilog -sv <<END\n{text.replace(old, new)}END\nproc"
-    plain = tmp_path / "plain.il"
-    assert equal(plain, changed, Scope("lpu_small"), PROOF_SECONDS) == same
+    return equal(folder / "plain.il", changed, scope, PROOF_SECONDS)
+
+
+PRODUCT = """
+module lpu_small(input clk, input [15:0] left, right, input which, output reg [3:0] low);
+    reg [15:0] kept = 0, other = 0;
+    wire [15:0] factor = which ? left : kept;
+    wire [15:0] product = factor * right;
+    initial low = 0;
+    always @(posedge clk) begin
+        kept <= left;
+        if (which) other <= product; else low <= product[3:0] ^ other[3:0];
+    end
+endmodule
+"""
+
+
+@pytest.mark.parametrize(
+    ("new", "same"),
+    [
+        ("which ? left", True),
+        ("which ? left ^ 16", True),
+        ("which ? left ^ 8", False),
+        ("!which ? left", False),
+    ],
+)
+def test_products_are_cut_out(new: str, same: bool, tmp_path: Path) -> None:
+    """Their lower bits need no more of the factors than there is below."""
+    scope = Scope("lpu_small", cut_products=True)
+    assert proved(tmp_path, PRODUCT, "which ? left", new, scope) == same

@@ -67,14 +67,17 @@ def bench_machine(target: str) -> MachineSpec:
 
 
 def random_patterns(rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
-    """FP32 patterns: mostly ordinary numbers, some of wide range, some equal, some special, some any bits."""
+    """FP32 patterns: mostly ordinary numbers, some of wide range, equal, next to a tie, special, or of any bits."""
     ordinary = rng.normal(0, 3, count)
     wide = rng.normal(0, 1, count) * 2.0 ** rng.integers(-40, 40, count)
-    kinds = [ordinary, wide, rng.integers(-3, 4, count) / 2]
+    equal = rng.integers(-3, 4, count) / 2
+    near = rng.integers(-255, 256, count).astype(np.float32) / 2
+    near = np.nextafter(near, np.float32(300) * rng.choice([-1, 1], count).astype(np.float32))
+    kinds = [ordinary, wide, equal, near]
     bits = [np.asarray(kind, np.float32).view(np.uint32) for kind in kinds]
     bits.append(rng.choice(np.array(SPECIAL, np.uint32), count))
     bits.append(rng.integers(0, 1 << 32, count, np.uint32))
-    choice = rng.choice(len(bits), count, p=[0.5, 0.15, 0.15, 0.12, 0.08])
+    choice = rng.choice(len(bits), count, p=[0.45, 0.15, 0.12, 0.1, 0.1, 0.08])
     return np.choose(choice, bits).astype(np.uint32).view(np.float32)
 
 
