@@ -115,7 +115,8 @@ def estimate(
     `decode_tokens_per_second` is that of the generated tokens at their actual context lengths; `bandwidth_fraction` is
     useful bytes (weights, scales, metadata, keys and values, without padding) over what the memory could move in that
     time; `ceiling_fraction` is that share over the memory model's own for one endless stream; `compute_fraction` the
-    multiplications of a token over what the multipliers of one activation vector could do. No early stop is assumed.
+    multiplications of a token over what the multipliers of one activation vector could do, `prefill_compute_fraction`
+    those of a prompt, attention included, over what all multipliers could do. No early stop is assumed.
 
     Parameters
     ----------
@@ -133,7 +134,6 @@ def estimate(
     design = check_fits(machine, board) if board is not None else None
     run = run_estimate(config, machine, recipe, prompt_length, tokens)
     plan, prefill, whole = run.plan, run.prefill, run.whole
-    macs = _macs(plan)
     facts: dict[str, Any] = {
         "model": config.name,
         "target": machine.name,
@@ -142,7 +142,8 @@ def estimate(
         "tokens": tokens,
         "cycles": whole.cycles,
         "prefill_seconds": prefill.cycles / machine.clock_hz,
-        "prefill_compute_fraction": prompt_length * macs / (prefill.cycles * _peak_macs(machine)),
+        "prefill_compute_fraction": _prompt_macs(plan, recipe, prompt_length)
+        / (prefill.cycles * _peak_macs(machine)),
         "decode_tokens_per_second": None,
         "bandwidth_fraction": None,
         "streaming_ceiling": streaming_ceiling(machine),
@@ -208,13 +209,27 @@ def _moved(result: TimingResult) -> int:
 
 def _macs(plan: Plan) -> int:
     """Multiplications of weights for one token of the model, its own shapes; attention is not counted."""
+    return plan.config.layers * _layer_macs(plan) + _head_macs(plan)
+
+
+def _layer_macs(plan: Plan) -> int:
     config = plan.config
-    layer = config.hidden_size * (
-        2 * config.query_width
-        + 2 * config.key_width
-        + (2 if config.opt else 3) * config.intermediate_size
-    )
-    return config.layers * layer + config.vocabulary_size * config.hidden_size
+    projections = 2 * config.query_width + 2 * config.key_width
+    return config.hidden_size * (projections + (2 if config.opt else 3) * config.intermediate_size)
+
+
+def _head_macs(plan: Plan) -> int:
+    return plan.config.vocabulary_size * plan.config.hidden_size
+
+
+def _prompt_macs(plan: Plan, recipe: Recipe, length: int) -> float:
+    """Multiplications that a prompt needs up to its first logits: the output head once, attention between causal pairs."""
+    config = plan.config
+    mask = recipe.attention_mask
+    pairs = length * (length + 1) // 2 * (mask.density(length) if mask is not None else 1)
+    # Queries times keys, and probabilities times values.
+    attention = 2 * config.query_width * pairs
+    return config.layers * (length * _layer_macs(plan) + attention) + _head_macs(plan)
 
 
 def _peak_macs(machine: MachineSpec) -> int:

@@ -8,7 +8,7 @@ import lpu
 from emulator.published import FIGURES, Figure
 from hw.spec.machine_file import load_machine
 
-MISSED = set[tuple[str, str]]()
+MISSED = {("u280", "share of the multipliers' peak in prefill")}
 """Not reached yet; README says by how much. A figure that comes to be met leaves this set."""
 
 

@@ -48,6 +48,16 @@ def test_llama_on_the_u280(artifact: dict) -> None:
     )
 
 
+def test_prefill_counts_what_a_prompt_needs(artifact: dict) -> None:
+    """Weights of the layers and attention for each of 128 tokens, and the output head once."""
+    head = 32000 * 4096
+    attention = sum(2 * 4096 * seen * 32 for seen in range(1, 129))
+    needed = 128 * (WEIGHTS - head) + attention + head
+    cycles = artifact["prefill_seconds"] * 225e6
+    multipliers = 4 * 256 * 8 * 2
+    assert artifact["prefill_compute_fraction"] == pytest.approx(needed / cycles / multipliers)
+
+
 def test_a_refreshing_memory_streams_less_than_its_peak() -> None:
     memory = load_machine("u280").memory
     share = 1 - memory.refresh_cycles / memory.refresh_interval
