@@ -95,8 +95,8 @@ def test_all_mutants() -> None:
 def test_every_module_has_mutants() -> None:
     _, netlist, _ = setup()
     modules = modules_below(split_modules(simulation_netlist(fuzz_machine("tiny"))), PROCESSOR)
-    # Memories are one hand-written module, a black box to the mutation.
-    mutated = set(modules) - {RAM}
+    # Memories are one hand-written module, a black box to the mutation; without cascades the skew is nothing but wires.
+    mutated = set(modules) - {RAM, "lpu_matrix_skew"}
     assert {mutant.module for mutant in netlist.mutants} == mutated
     assert len(netlist.mutants) == EACH * len(mutated)
     assert len({mutant.change for mutant in netlist.mutants}) == len(netlist.mutants)
