@@ -110,14 +110,18 @@ def _fixed_count(fields: dict[str, int], name: str) -> int:
 
 
 def check_registers(code: UnitCode) -> None:
-    """Refuse operands that would let timing depend on data.
+    """Refuse registers that there are not, and operands that would let timing depend on data.
 
     Raises
     ------
     IllegalProgram
-        If a count depends on TOKEN, or an address does that is not marked as random.
+        If a register has no name, a count depends on TOKEN, or an address does that is not marked as random.
     """
     for pc, fields in enumerate(code.fields):
+        for name in (*code.counts, "count", "address"):
+            if fields.get(f"{name}_register", 0) >= len(Register):
+                number = fields[f"{name}_register"]
+                raise IllegalProgram(f"{code.unit.name} at {pc}: {name}: no register {number}")
         for name in (*code.counts, "count"):
             if fields.get(f"{name}_register") == Register.TOKEN:
                 raise IllegalProgram(f"{code.unit.name} at {pc}: {name} depends on TOKEN")

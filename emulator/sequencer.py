@@ -53,8 +53,7 @@ _LOOP, _END_LOOP, _BRANCH = int(Opcode.LOOP), int(Opcode.END_LOOP), int(Opcode.B
 _INCREMENT, _HALT, _SKIP = int(Opcode.INCREMENT), int(Opcode.HALT), int(Opcode.SKIP)
 _PREFILL, _END, _REST = int(Condition.PREFILL), int(Condition.END), int(Condition.REST)
 _REG_POSITION, _REG_PROMPT = int(Register.POSITION), int(Register.PROMPT_LENGTH)
-_REG_STEPS, _REG_PREFILL = int(Register.STEPS), int(Register.PREFILL_LENGTH)
-_REG_SKIPPED, _REG_REST = int(Register.SKIPPED), int(Register.REST)
+_REG_STEPS, _REG_SKIPPED, _REG_REST = int(Register.STEPS), int(Register.SKIPPED), int(Register.REST)
 _ADDRESS_MASK, _BUFFER_MASK = (1 << ADDRESS_BITS) - 1, (1 << BUFFER_BITS) - 1
 _COUNT_MASK = (1 << COUNT_BITS) - 1
 _COUNT_PARTS, _BUFFER_PARTS = len(decode.COUNT_PARTS), len(decode.BUFFER_PARTS)
@@ -84,8 +83,6 @@ def _register(number: int, state: Vector, prompt_length: int, steps: int) -> int
         return prompt_length
     if number == _REG_STEPS:
         return steps
-    if number == _REG_PREFILL:
-        return prompt_length - 1
     if number == _REG_SKIPPED:
         return state[STATE_SKIPPED]
     if number == _REG_REST:
@@ -129,7 +126,7 @@ def _branch(row: Vector, state: Vector, prompt_length: int, end_position: int) -
     position = state[STATE_POSITION]
     taken = row[CONDITION] == 0
     if row[CONDITION] == _PREFILL:
-        taken = position + 1 < prompt_length
+        taken = position < prompt_length
     elif row[CONDITION] == _END:
         taken = position >= end_position if end_position >= 0 else state[END_KNOWN] == 2
         state[END_KNOWN] = 0

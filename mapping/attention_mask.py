@@ -63,8 +63,8 @@ class AttentionMask:
         return (key <= query) & ~hidden
 
     def density(self, tokens: int) -> float:
-        """Share of the causal pairs of query and key that is seen in a prompt of so many tokens, the last of which is decoded."""
-        skipped = int(self.skipped(np.arange(tokens - 1)).sum())
+        """Share of the causal pairs of query and key that is seen in a prompt of so many tokens."""
+        skipped = int(self.skipped(np.arange(tokens)).sum())
         return 1 - skipped / (tokens * (tokens + 1) // 2)
 
     def describe(self, tokens: int) -> str:

@@ -59,8 +59,7 @@ def compressed_loss(
         overrides=dequantized_weights(model, plan),
         activation_hook=fake_quantize,
         attention_mask=plan.mask,
-        # The last token of a prompt is decoded.
-        masked=prompt - 1,
+        masked=prompt,
     )
     return evaluate_logits(
         ids, reference.logits, context_length=context, limit=limit, prompt=prompt, progress=progress

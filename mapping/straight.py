@@ -58,7 +58,6 @@ class _State:
             Register.POSITION: self.position,
             Register.PROMPT_LENGTH: self.prompt_length,
             Register.STEPS: self.steps,
-            Register.PREFILL_LENGTH: self.prompt_length - 1,
             Register.SKIPPED: self.skipped,
             Register.REST: max(0, self.position - self.skipped),
         }[Register(number)]
@@ -76,7 +75,7 @@ class _State:
         """Whether a branch is taken; END is reached when all tokens are there."""
         match Condition(condition):
             case Condition.PREFILL:
-                return self.position + 1 < self.prompt_length
+                return self.position < self.prompt_length
             case Condition.END:
                 return self.position >= self.steps
             case Condition.REST:
@@ -179,8 +178,9 @@ def _resolved(
 class StraightCount:
     """How many bytes `straight_words` take in a program file, counted without writing them.
 
-    A run begins with a prologue, goes through the chunks of the prompt, takes a step for every position from the last one
-    of the prompt on, and ends. Chunks and steps are counted once, wherever they occur; rounds of loops that are alike too.
+    A run begins with a prologue, goes through the chunks of the prompt, takes a step for every position behind it, which begins
+    with the output head of the position before, and ends with the last output head. Chunks and steps are counted once,
+    wherever they occur; rounds of loops that are alike too.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class StraightCount:
 
     def step(self, position: int) -> int:
         """Bytes of a program that computes the token behind position `position`, and nothing else."""
-        return sum(unit.run(1, 1) - unit.step(0) + unit.step(position) for unit in self._units)
+        return sum(unit.alone(position) for unit in self._units)
 
 
 @dataclass(frozen=True)
@@ -257,35 +257,41 @@ class _Counter:
     def run(self, prompt_length: int, tokens: int) -> int:
         """Of a whole run."""
         state = _State(prompt_length, prompt_length + tokens - 1)
-        total = 0
+        total = self._prologue(state)
         for item in self._before:
             if isinstance(item, _Block):
                 total += self._prefill(item, state)
-            else:
-                total += self._count((item,), state, [])
-        state.position = prompt_length - 1 if self._prefills else 0
         for position in range(state.position, state.steps):
-            total += self.step(position, position + 1 < prompt_length)
-        state.position = state.steps
-        # The last round finds END; HALT.
-        total += self._count(self._token, state, [state.steps])
-        return total + stored_bytes(self.unit, Opcode.HALT)
+            total += self._step(position, position < prompt_length)
+        return total + self._end(state.steps)
 
-    @property
-    def _prefills(self) -> bool:
-        return any(isinstance(item, _Block) for item in self._before)
+    def alone(self, position: int) -> int:
+        """Of a step at a position behind the prompt, and of its own output head instead of that of the position before."""
+        return self._prologue(_State(1, 1)) + self._step(position) + self._end(position, False)
 
-    def step(self, position: int, prefill: bool = False) -> int:
-        """Of the step at a position, within the prompt or behind it."""
+    def _prologue(self, state: _State) -> int:
+        return sum(
+            self._count((item,), state, [])
+            for item in self._before
+            if not isinstance(item, _Block)
+        )
+
+    def _end(self, position: int, head: bool = True) -> int:
+        """Of the last round, which finds END, with or without the output head; HALT."""
+        state = _State(position if head else position + 1, position, position)
+        return self._count(self._token, state, [position]) + stored_bytes(self.unit, Opcode.HALT)
+
+    def _step(self, position: int, prefill: bool = False) -> int:
+        """Of a round that processes the token at a position, within the prompt or behind it."""
         if (position, prefill) not in self._steps:
-            state = _State(position + 2 if prefill else 1, position + 1, position)
+            state = _State(position + prefill, position + 1, position)
             self._steps[position, prefill] = self._count(self._token, state, [position])
         return self._steps[position, prefill]
 
     def _prefill(self, chunks: _Block, state: _State) -> int:
         total = 0
         for index in range(state.count(chunks.fields, "count", [])):
-            left = state.prompt_length - 1 - state.position
+            left = state.prompt_length - state.position
             key = state.position, min(left, 1 << chunks.fields["count_shift"])
             begin = state.position
             if key not in self._chunks:

@@ -111,7 +111,6 @@ def check(
                 Register.PROMPT_LENGTH: context.prompt_length,
             }
             values |= {Register.STEPS: context.steps, Register.TOKEN: at[taken]["token"]}
-            values[Register.PREFILL_LENGTH] = (context.prompt_length - 1) % (1 << COUNT_BITS)
             values[Register.SKIPPED] = state.skipped
             values[Register.REST] = max(0, state.position - state.skipped)
             return values.get(Register(number), 0)

@@ -51,7 +51,6 @@ _REGISTERS = (
     Register.POSITION,
     Register.PROMPT_LENGTH,
     Register.STEPS,
-    Register.PREFILL_LENGTH,
     Register.SKIPPED,
     Register.REST,
 )
@@ -185,7 +184,6 @@ def _cover_unit(bins: Bins, program: Program, expected: Expectation, unit: Unit)
             _cover_fields(bins, program.machine, unit, fields)
     request = expected.request
     registers = {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
-    registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
     for step in walk(program, expected, unit):
         fields, indices = step.fields, step.indices
         registers |= step.own

@@ -42,7 +42,6 @@ def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked
     decoded: dict[int, dict[str, int]] = {}
     request = expected.request
     registers = {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
-    registers[Register.PREFILL_LENGTH] = len(request.prompt) - 1
     pc = position = skipped = 0
     loops: list[list[int]] = []
     while True:
@@ -56,7 +55,7 @@ def walk(program: Program, expected: Expectation, unit: Unit) -> Iterator[Walked
         registers |= own
         taken = opcode == Opcode.BRANCH and (
             fields["condition"] == Condition.ALWAYS
-            or (fields["condition"] == Condition.PREFILL and position + 1 < len(request.prompt))
+            or (fields["condition"] == Condition.PREFILL and position < len(request.prompt))
             or (fields["condition"] == Condition.END and position >= expected.end_position)
             or (fields["condition"] == Condition.REST and position > skipped)
         )

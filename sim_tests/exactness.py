@@ -295,7 +295,6 @@ def entry_registers(entry: npt.NDArray[np.int64], request: Request) -> dict[Regi
         Register.POSITION: position,
         Register.PROMPT_LENGTH: len(request.prompt),
         Register.STEPS: request.steps,
-        Register.PREFILL_LENGTH: len(request.prompt) - 1,
         Register.SKIPPED: skipped,
         Register.REST: max(0, position - skipped),
     }

@@ -296,7 +296,7 @@ class ProgramWriter(RingWriter):
         if any(self.last_body.turnover.values()) or not self.last_body.regular:
             # Whether the rings moved depends on the branch.
             body.regular = False
-        if not level.in_token_loop and positions.pop() + 1 < len(self.request.prompt):  # type: ignore[operator]  # None was excluded above
+        if not level.in_token_loop and positions.pop() < len(self.request.prompt):  # type: ignore[operator]  # None was excluded above
             self.written, self.read = before
         nodes.append(Repeat(units, steps, skip_if=Condition.PREFILL))
 

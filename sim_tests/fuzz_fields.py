@@ -56,7 +56,6 @@ class Environment:
                 self.position if self.position_level is None else indices[self.position_level]
             )
             registers = {Register.PROMPT_LENGTH: self.prompt_length, Register.STEPS: self.steps}
-            registers[Register.PREFILL_LENGTH] = self.prompt_length - 1
             registers[Register.SKIPPED] = self.skipped
             if position is not None:
                 registers[Register.POSITION] = position
@@ -70,7 +69,6 @@ class Environment:
             Register.ZERO,
             Register.PROMPT_LENGTH,
             Register.STEPS,
-            Register.PREFILL_LENGTH,
             Register.SKIPPED,
         ]
         if self.position is not None or self.position_level is not None:

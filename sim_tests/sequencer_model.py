@@ -119,7 +119,6 @@ def _loop_count(rng: random.Random) -> dict[str, int]:
         Register.POSITION,
         Register.PROMPT_LENGTH,
         Register.STEPS,
-        Register.PREFILL_LENGTH,
         Register.SKIPPED,
         Register.REST,
     ])
@@ -198,7 +197,7 @@ def control(unit: Unit, word: int, state: State, context: Context) -> bool:
 
     def register(number: int) -> int:
         prompt_length = context.prompt_length
-        values = [0, state.position, prompt_length, context.steps, 0, prompt_length - 1]
+        values = [0, state.position, prompt_length, context.steps, 0]
         values += [state.skipped, max(0, state.position - state.skipped)]
         return values[number] % (1 << COUNT_BITS)
 
@@ -227,7 +226,7 @@ def control(unit: Unit, word: int, state: State, context: Context) -> bool:
                 state.rounds.pop()
                 state.index[level] = 0
         case Opcode.BRANCH:
-            prefill = state.position + 1 < context.prompt_length
+            prefill = state.position < context.prompt_length
             rest = state.position > state.skipped
             if [True, prefill, context.end, rest][values["condition"]]:
                 state.pc = values["target"]

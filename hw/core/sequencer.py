@@ -207,7 +207,6 @@ class Sequencer(wiring.Component):
             Register.PROMPT_LENGTH: self.prompt_length,
             Register.STEPS: self.steps,
             Register.TOKEN: self.token,
-            Register.PREFILL_LENGTH: (self.prompt_length - 1)[:REGISTER_BITS],
             Register.SKIPPED: skipped,
             Register.REST: rest,
         }
@@ -325,7 +324,7 @@ class Sequencer(wiring.Component):
             with m.Case(Condition.ALWAYS):
                 m.d.comb += taken.eq(1)
             with m.Case(Condition.PREFILL):
-                m.d.comb += taken.eq(position + 1 < self.prompt_length)
+                m.d.comb += taken.eq(position < self.prompt_length)
             with m.Case(Condition.END):
                 m.d.comb += taken.eq(self.ended)
             with m.Case(Condition.REST):

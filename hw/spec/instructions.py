@@ -8,7 +8,7 @@ meaning; `emulator` executes it.
 import enum
 from dataclasses import dataclass
 
-ENCODING_VERSION = 4
+ENCODING_VERSION = 5
 LOOP_DEPTH = 4
 """Loops that a sequencer can nest; level 0 is the outermost."""
 SEMAPHORE_BITS = 8
@@ -57,11 +57,9 @@ class Register(enum.IntEnum):
     PROMPT_LENGTH = 2
     STEPS = 3
     TOKEN = 4
-    PREFILL_LENGTH = 5
-    """PROMPT_LENGTH - 1: tokens whose successor is known."""
-    SKIPPED = 6
+    SKIPPED = 5
     """What SKIP set: tokens that an attention mask leaves out, say."""
-    REST = 7
+    REST = 6
     """max(0, POSITION - SKIPPED)."""
 
 
@@ -70,7 +68,7 @@ class Condition(enum.IntEnum):
 
     ALWAYS = 0
     PREFILL = 1
-    """POSITION + 1 < PROMPT_LENGTH: the next token is known, so no logits are needed."""
+    """POSITION < PROMPT_LENGTH: the next token is known, so no logits are needed."""
     END = 2
     """The END flag, set by SYS with the last token."""
     REST = 3

@@ -104,6 +104,7 @@ class Assembler:
         self.unit = unit
         self.depth = 0
         self._lines: list[tuple[Opcode, dict[str, int]]] = []
+        self._exit = 0
 
     @property
     def here(self) -> int:
@@ -149,18 +150,18 @@ class Assembler:
 
     @contextmanager
     def token_loop(self) -> Iterator[None]:
-        """One round a token step, begun by SYS's token; ends with HALT once END is set."""
+        """One round a token, which is left by `leave_at_end`; then HALT."""
         with self.loop(fixed((1 << 20) - 1)):
-            if self.unit != Unit.SYS:
-                self.sync(wait=units(Unit.SYS))
-                exit_at = self.emit(Opcode.BRANCH, condition=int(Condition.END), close=1)
-                yield
-            else:
-                yield
-                exit_at = self.emit(Opcode.BRANCH, condition=int(Condition.END), close=1)
+            yield
             self.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
-        self._lines[exit_at][1]["target"] = self.here
+        self._lines[self._exit][1]["target"] = self.here
         self.emit(Opcode.HALT)
+
+    def leave_at_end(self) -> None:
+        """Wait for SYS, unless this is it, and leave `token_loop` if it has set END."""
+        if self.unit != Unit.SYS:
+            self.sync(wait=units(Unit.SYS))
+        self._exit = self.emit(Opcode.BRANCH, condition=int(Condition.END), close=1)
 
     def words(self, room: int) -> list[int]:
         """Encoded instructions.

@@ -85,7 +85,7 @@ DECODE = Phase(1, fixed(1), 1)
 def prefill_phase(plan: Plan) -> Phase:
     """Chunks of `plan.chunk` tokens, the last of which may be smaller."""
     chunk = plan.chunk
-    rows = Count(cap=chunk, offset=0, register=Register.PREFILL_LENGTH, level=TOKEN, step=chunk)
+    rows = Count(cap=chunk, offset=0, register=Register.PROMPT_LENGTH, level=TOKEN, step=chunk)
     return Phase(chunk, rows, 0, plan.mask)
 
 
@@ -93,7 +93,7 @@ def chunks(plan: Plan) -> Count:
     """Rounds of the prefill loop."""
     chunk = plan.chunk
     shift = chunk.bit_length() - 1
-    return Count(UNBOUNDED, offset=chunk - 1, register=Register.PREFILL_LENGTH, shift=shift)
+    return Count(UNBOUNDED, offset=chunk - 1, register=Register.PROMPT_LENGTH, shift=shift)
 
 
 def key_tiles(plan: Plan, phase: Phase) -> Count:

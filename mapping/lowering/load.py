@@ -48,15 +48,16 @@ def lower_load(plan: Plan) -> Assembler:
             _chunk_vectors(a, plan, phase)
             _layers(a, plan, phase)
     with a.token_loop():
-        _embedding(a, plan, {}, wait=_SFU)
-        row = Address(plan.positions, {}, Register.POSITION, 0, plan.position_words)
-        _input(a, plan, plan.position_table, row, fixed(plan.position_words), signal=_SFU)
-        _layers(a, plan, DECODE)
         with a.unless(Condition.PREFILL):
             words = fixed(plan.parameters["norm"].words)
             _input(a, plan, "norm", Address(plan.norm), words, wait=_SFU, signal=_SFU)
             if not plan.wired:
                 _matrix(a, plan, plan.head_matrix, plan.head_base, {}, HEAD_TILE, DECODE)
+        a.leave_at_end()
+        _embedding(a, plan, {}, wait=_SFU)
+        row = Address(plan.positions, {}, Register.POSITION, 0, plan.position_words)
+        _input(a, plan, plan.position_table, row, fixed(plan.position_words), signal=_SFU)
+        _layers(a, plan, DECODE)
     return a
 
 

@@ -56,13 +56,14 @@ def lower_matrix(plan: Plan) -> Assembler:
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
             _layers(a, plan, phase)
     with a.token_loop():
-        _layers(a, plan, DECODE)
         with a.unless(Condition.PREFILL):
             a.sync(wait=_SFU)
             if plan.wired:
                 _wired(a, plan, plan.head_matrix, Count(1, 1), "norm", "logits", signal=_SFU)
             else:
                 _matrix(a, plan, plan.head_matrix, "norm", "logits", HEAD_TILE, DECODE, tokens=1)
+        a.leave_at_end()
+        _layers(a, plan, DECODE)
     return a
 
 

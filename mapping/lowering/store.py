@@ -19,6 +19,7 @@ def lower_store(plan: Plan) -> Assembler:
             _layers(a, plan, phase)
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
     with a.token_loop():
+        a.leave_at_end()
         _layers(a, plan, DECODE)
     return a
 

@@ -17,4 +17,5 @@ def lower_system(plan: Plan) -> Assembler:
             a.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
     with a.token_loop():
         a.execute(wait=units(Unit.SFU), signal=units(Unit.LD, Unit.ST, Unit.MPE, Unit.SFU))
+        a.leave_at_end()
     return a

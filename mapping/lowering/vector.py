@@ -33,15 +33,31 @@ def lower_vector(plan: Plan) -> Assembler:
             # Only now, as all layers read the chunk's rows of the RoPE table, which came with the embeddings.
             a.sync(signal=_LD)
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
-    a.sync(signal=_SYS)
+            _keep_last(v)
     v = VectorRegions(plan, a, DECODE)
+    if plan.chunk:
+        _take_last(v)
     with a.token_loop():
-        _embedding(v)
-        _layers(v)
         with a.unless(Condition.PREFILL):
             _output_head(v)
         a.sync(signal=_SYS)
+        a.leave_at_end()
+        _embedding(v)
+        _layers(v)
     return a
+
+
+def _keep_last(v: VectorRegions) -> None:
+    """t = x of the chunk's last token: all write the same rows, one after another."""
+    x, t = v.vector("x"), v.vector("t")
+    v.program.apply(v.hidden, x, rows=v.phase.rows, target=Target.VECTOR, d=t.place, d_pitch=0)
+
+
+def _take_last(v: VectorRegions) -> None:
+    """x = t, of the prompt's last token, and its largest magnitude."""
+    x, t = v.vector("x"), v.vector("t")
+    v.program.apply(v.hidden, t, target=Target.VECTOR, d=x.place, reduce=Reduce.MAGNITUDE, entry=v.entry("amax"),
+                    exchange=v.all_cores)  # fmt: skip
 
 
 def _layers(v: VectorRegions) -> None:

@@ -78,11 +78,11 @@ def test_names_say_where_an_instruction_stands() -> None:
     events = list(trace_events(engine, engine.run(2, 2, record=True)))
     names = {event["name"] for event in events}
     loads = {name for name in names if name.startswith("LD pc")}
-    # The first token of the prompt is a chunk of its own; from the second one on, tokens are counted.
+    # The prompt is a chunk; tokens are counted behind it.
     assert any(name.endswith("stream chunk 0 layer 1 tile 0") for name in loads)
-    assert any(name.endswith("stream token 1 layer 1 tile 0") for name in loads)
+    assert any(name.endswith("stream token 0 layer 1 tile 0") for name in loads)
     # The output head has no layers.
-    assert any(name.endswith("stream token 1 tile 0") for name in loads)
+    assert any(name.endswith("stream token 0 tile 0") for name in loads)
     assert any(name.startswith("SFU pc") and "argmax" in name for name in names)
 
 

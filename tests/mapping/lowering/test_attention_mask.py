@@ -150,7 +150,7 @@ def check_prefill(plan: Plan, prompt: list[int], mask: AttentionMask | None) -> 
     machine = WatchedMachine(program)
     machine.watch(plan)
     state, _ = machine.run(prompt, 2)
-    tokens, layers = len(prompt) - 1, plan.config.layers
+    tokens, layers = len(prompt), plan.config.layers
     visible = dense_mask(mask, tokens)
     heads = [
         (together * plan.value_heads + part, block, g)
