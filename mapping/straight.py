@@ -271,9 +271,7 @@ class _Counter:
 
     def _prologue(self, state: _State) -> int:
         return sum(
-            self._count((item,), state, [])
-            for item in self._before
-            if not isinstance(item, _Block)
+            self._count((item,), state, []) for item in self._before if not isinstance(item, _Block)
         )
 
     def _end(self, position: int, head: bool = True) -> int:
