@@ -8,7 +8,6 @@ import cocotb
 from hw.core.ports import operation_layout
 from hw.core.retirement import in_flight
 from hw.spec.instructions import (
-    COUNT_BITS,
     Opcode,
     Register,
     Unit,
