@@ -59,7 +59,6 @@ def plan_model(
         raise InputError(
             f"context: {context} tokens, the model has {config.maximum_positions} positions"
         )
-    _check_mask(recipe, machine)
     geometry = Geometry(config, machine)
     for credits in CREDITS:
         setting = Setting(geometry, recipe, credits)
@@ -81,24 +80,15 @@ def plan_model(
     setting = Setting(geometry, recipe, CREDITS[-1])
     graph = compile_graph(setting)
     plan = Plan(graph, setting, context)
-    if plan.mask is not None:
+    if plan.hiding is not None or plan.mask is not None:
         raise _no_chunk(plan)
     return plan
 
 
-def _check_mask(recipe: Recipe, machine: MachineSpec) -> None:
-    """Refuse blocks of an attention mask that are parts of a block of keys."""
-    mask = recipe.attention_mask
-    if mask is not None and mask.block % machine.matrix_rows:
-        raise InputError(
-            f"recipe {recipe.name}: attention_mask: block: expected a multiple of {machine.matrix_rows}, the keys that the "
-            f"matrix engine of target {machine.name} takes together (block: {machine.matrix_rows}), found {mask.block}"
-        )
-
-
 def _check_chunk(plan: Plan) -> None:
     """Refuse chunks that do not lie in one block of queries."""
-    if plan.mask is not None and (not plan.chunk or plan.mask.block % plan.chunk):
+    masks = plan.hiding or plan.mask
+    if masks is not None and (not plan.chunk or masks.block % plan.chunk):
         raise _no_chunk(plan)
 
 
@@ -212,8 +202,8 @@ def _information(model: Model, recipe: Recipe, plan: Plan, wires: Wires | None) 
         "logits": plan.result.taken["logits"][0],
         "regions": {name: list(region) for name, region in plan.memory.taken.items()},
     }
-    if plan.mask is not None:
-        information["attention_mask"] = asdict(plan.mask)
+    if recipe.attention_mask is not None:
+        information["attention_mask"] = asdict(recipe.attention_mask)
     if wires is not None:
         information["wires"] = [matrix.name for matrix in wires.matrices]
         information["hardwired_weights"] = sum(m.rows * m.columns for _, m in plan.wired_tensors())

@@ -58,7 +58,7 @@ def compressed_loss(
         model,
         overrides=dequantized_weights(model, plan),
         activation_hook=fake_quantize,
-        attention_mask=plan.mask,
+        attention_mask=plan.setting.recipe.attention_mask,
         masked=prompt,
     )
     return evaluate_logits(

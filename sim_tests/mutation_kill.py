@@ -34,6 +34,8 @@ MEMORY_TRIALS = 3
 """Of each kind of trouble with the memory."""
 ADDRESSES_TRIED = 5
 """In each program, for a burst that ends with an error."""
+RANDOM_CONTENT = ("+verilator+rand+reset+2", "+verilator+seed+1")
+"""What memories and registers without a reset hold before they are written."""
 _NOTHING = Played((), "", (), 0)
 
 
@@ -109,7 +111,7 @@ class Killer:
             trial.program,
             trial.script,
             limit=trial.limit,
-            plusargs=[f"+{PLUSARG}={number}"],
+            plusargs=[f"+{PLUSARG}={number}", *RANDOM_CONTENT],
             seconds=PATIENCE_SECONDS,
         )
 

@@ -13,7 +13,7 @@ from hw.spec.machine import MachineSpec, MemorySpec
 from hw.spec.machine_file import load_machine
 from hw.spec.machine_limits import check_machine
 from hw.spec.program import Program
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import AttentionMask, HeadMasks
 from mapping.checkpoint import choose_recipe
 from mapping.compiler import compile_model
 from mapping.export import export_model
@@ -117,12 +117,13 @@ def test_compressed_models(model: str, recipe: str) -> None:
 def test_attention_mask() -> None:
     """A prompt of several blocks, of which most are skipped, in fewer cycles than all of them take."""
     config = dataclasses.replace(
-        load_model(MODELS["pydoc-llama"]).config, hidden_size=32, intermediate_size=48, layers=2, heads=1, kv_heads=1,
+        load_model(MODELS["pydoc-llama"]).config, hidden_size=32, intermediate_size=48, layers=2, heads=2, kv_heads=1,
         head_dim=8, vocabulary_size=80,
     )  # fmt: skip
     spec, request = load_machine("tiny"), Request(tuple(7 * i % 80 for i in range(62)), 2)
     cycles = []
-    for mask in (None, AttentionMask(8, 1, 2), AttentionMask(4, 0, 1)):
+    for each in ((), ((8, 1, 2), (8, 0, 3)), ((8, 1, 2),), ((4, 0, 1),)):
+        mask = HeadMasks(tuple(AttentionMask(*one) for one in each)) if each else None
         recipe = dataclasses.replace(load_recipe("w8a8"), attention_mask=mask)
         program = compile_model(synthetic_model(config), spec, recipe, 96)
         expected = expect(program, request)
@@ -135,7 +136,7 @@ def test_attention_mask() -> None:
         assert comparison.events_compared > 5_000
         executed = {decode(Unit.LD, w)["opcode"] for w in program.instructions[Unit.LD]}
         assert Opcode.SKIP in executed and result.cycles == expected.cycles
-    assert cycles[2] < cycles[1] < cycles[0]
+    assert cycles[3] < cycles[2] < cycles[1] < cycles[0]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def lower_load(plan: Plan) -> Assembler:
         with a.loop(chunks(plan)):
             phase.skip(a)
             phase.skip_first(a)
+            a.sync(wait=_SFU)
+            _hiding(a, plan)
             a.emit(Opcode.INCREMENT, **phase.rows.fields("count"))
             _chunk_vectors(a, plan, phase)
             _layers(a, plan, phase)
@@ -61,9 +63,17 @@ def lower_load(plan: Plan) -> Assembler:
     return a
 
 
+def _hiding(a: Assembler, plan: Plan) -> None:
+    """What hides keys from the heads in the block of queries at POSITION, if anything does."""
+    if plan.hiding is not None:
+        words = plan.heads * plan.hiding_words
+        shift = plan.hiding.block.bit_length() - 1
+        address = Address(plan.hiding_base, {}, Register.POSITION, shift, words)
+        _input(a, plan, "attention_mask", address, fixed(words))
+
+
 def _chunk_vectors(a: Assembler, plan: Plan, phase: Phase) -> None:
     """Embeddings of a chunk, one token after another, and its rows of the table of positions."""
-    a.sync(wait=_SFU)
     with a.loop(phase.rows):
         _embedding(a, plan, {_TOKEN_OF_CHUNK: plan.hidden_words}, wait=_SYS, signal=_SYS)
     first = Address(plan.positions, {TOKEN: plan.chunk * plan.position_words})

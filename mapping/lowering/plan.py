@@ -136,10 +136,16 @@ class Plan(Geometry):
         def padded() -> int:
             return round_up(context, max(tokens, self.key_tile_blocks * rows))
 
-        mask = self.setting.recipe.attention_mask
-        # The last token of a prompt is decoded, and at least one is generated.
-        self.mask = mask if mask is not None and mask.skips(padded() - 2) else None
-        """Attention mask of prefill, if it leaves any token out in this context."""
+        masks = self.setting.recipe.attention_mask
+        # At least one token is generated.
+        prompt = padded() - 1
+        cover = masks.cover(rows) if masks is not None else None
+        self.mask = cover if cover is not None and cover.skips(prompt) else None
+        """What prefill loads and multiplies of keys, if it is not all of them in this context."""
+        self.hiding = masks if masks is not None and masks.skips(prompt) else None
+        """Masks of the heads, if any hides what is loaded."""
+        if self.hiding is not None and set(self.hiding.masks) == {self.mask}:
+            self.hiding = None
         first = self.first_key_blocks
         while first > self.key_tile_blocks and first % self.key_tile_blocks:
             # The first tokens of a mask are whole tiles, or fewer than one.
@@ -149,6 +155,8 @@ class Plan(Geometry):
         if self.mask:
             seen = round_up(self.mask.full_tokens + self.mask.block, tokens)
             self.chunk_context = min(self.context, seen)
+        self.hiding_words = self.chunk_context // self.word_elements
+        """Words of what hides keys from a head, for a block of queries."""
 
     @property
     def first_key_blocks(self) -> int:
@@ -171,6 +179,11 @@ class Plan(Geometry):
         if not config.opt:
             self.position_words = -(-2 * self.head // self.word_elements)
         self.positions = memory.take(self.position_table, self.context * self.position_words, burst)
+        self.hiding_base = 0
+        if self.hiding is not None:
+            blocks = -(-self.context // self.hiding.block)
+            words = blocks * self.heads * self.hiding_words
+            self.hiding_base = memory.take("attention_mask", words, burst)
         runs = list(equal_layers(self.graph))
         joined = [self._joined(layers) for layers in runs]
         self.joined = all(joined)
@@ -305,6 +318,8 @@ class Plan(Geometry):
         if config.opt:
             # Added to the embeddings at once; cosines and sines are read in every layer.
             begin, always = begin | always, {}
+        if self.hiding is not None:
+            always["attention_mask"] = self.heads * self.hiding_words
         groups = {name: group.words for name, group in self.parameters.items()}
         # Embeddings are loaded when SFU is through with the last chunk or token, and scales only when it has made keys
         # of them; the final norm belongs to a token's end.

@@ -189,7 +189,7 @@ def _chunk_softmax(v: VectorRegions) -> None:
     with v.a.loop(fixed(plan.kv_heads)):
         for g in range(groups):
             found, scores = _scores(v, g * head_rows, groups * head_rows)
-            p.apply(length, found, key_scale, rows=rows, causal=1, target=Target.VECTOR, d=scores.place, d_pitch=pitch,
+            p.apply(length, found, key_scale, _hiding(v, g), rows=rows, causal=1, target=Target.VECTOR, d=scores.place, d_pitch=pitch,
                     reduce=Reduce.MAXIMUM, entry=v.entry("head_a"), wait=0 if g else _MPE)  # fmt: skip
             _powers(v, length, scores, rows)
             p.apply(length, scores, value_scale, rows=rows, causal=1, target=Target.VECTOR, d=scores.place,
@@ -200,6 +200,16 @@ def _chunk_softmax(v: VectorRegions) -> None:
             last = g == groups - 1
             _quantize_probabilities(v, length, scores, rows, scale, activation, _MPE if last else 0)
     v.a.sync(signal=_LD)
+
+
+def _hiding(v: VectorRegions, g: int) -> Operand | None:
+    """What hides keys from query head `g` of a KV head, if anything does."""
+    plan = v.plan
+    if plan.hiding is None:
+        return None
+    rows = plan.hiding_words * plan.spec.word_rows
+    base = v.input("attention_mask").place.base
+    return Operand(Source.INPUT, Place(base + g * rows, {HEAD: plan.groups * rows}))
 
 
 def _powers(v: VectorRegions, length: Count, scores: Operand, rows: Count) -> None:

@@ -16,7 +16,7 @@ from hw.spec.errors import InputError
 from hw.spec.instructions import Opcode, Unit, decode, encode
 from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import AttentionMask, HeadMasks
 from mapping.compiler import compile_model
 from mapping.frontend import load_model
 from mapping.lengths import length_modes
@@ -33,7 +33,7 @@ CASES = [
     ("linear_untied_f32", "small", "masked"),
 ]
 """Prefill by the decode program, in chunks, and with an attention mask."""
-MASKED = replace(load_recipe("w8a8"), attention_mask=AttentionMask(16, 1, 1))
+MASKED = replace(load_recipe("w8a8"), attention_mask=HeadMasks((AttentionMask(16, 1, 1),)))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from hw.spec.machine_file import load_machine
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import AttentionMask, HeadMasks
 from mapping.cli import eval_command
 from mapping.compiler import compile_model, plan_model
 from mapping.frontend.model import MODELS_FOLDER, load_model
@@ -43,7 +43,7 @@ def test_a_mask_is_of_the_prompt_only_and_the_same_in_all_three() -> None:
     ids = list(model.tokenizer.encode(text[:600]))[:97]
     losses: dict[bool, list[np.ndarray]] = {}
     for masked in (False, True):
-        mask = AttentionMask(16, 0, 1) if masked else None
+        mask = HeadMasks((AttentionMask(16, 0, 1),)) if masked else None
         recipe = replace(dense, attention_mask=mask)
         plan = plan_model(model.config, machine, recipe, 97)
         program = compile_model(model, machine, recipe, 97)

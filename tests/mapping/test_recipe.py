@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hw.spec.errors import InputError
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import AttentionMask, HeadMasks
 from mapping.recipe import (
     RECIPES,
     BlockFormats,
@@ -255,8 +255,10 @@ MASK = {"block": 64, "first_blocks": 1, "band_blocks": 2}
 def test_an_attention_mask() -> None:
     assert recipe_from_dict(BASE, "mine.yaml").attention_mask is None
     recipe = recipe_from_dict(BASE | {"attention_mask": MASK}, "mine.yaml")
-    assert recipe.attention_mask == AttentionMask(64, 1, 2)
+    assert recipe.attention_mask == HeadMasks((AttentionMask(64, 1, 2),))
     assert recipe.attention_mask == load_recipe("w4a8-masked").attention_mask
+    several = recipe_from_dict(BASE | {"attention_mask": {**MASK, "band_blocks": [2, 5]}}, "mine")
+    assert several.attention_mask == HeadMasks((AttentionMask(64, 1, 2), AttentionMask(64, 1, 5)))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,13 @@ def test_an_attention_mask() -> None:
         ({**MASK, "block": True}, "block: expected a whole number .* found True"),
         ({**MASK, "first_blocks": -1}, "first_blocks: expected a whole number from 0 .* found -1"),
         ({**MASK, "band_blocks": 0}, "band_blocks: expected a whole number from 1 .* found 0"),
+        ({**MASK, "band_blocks": [2, 0]}, "band_blocks: expected a whole number from 1 .* found 0"),
+        ({**MASK, "band_blocks": []}, "band_blocks: expected 1 to 1024 numbers, found 0"),
+        ({**MASK, "block": [64]}, "block: expected a whole number .* found .64."),
+        (
+            {**MASK, "first_blocks": [1, 2, 3], "band_blocks": [1, 2]},
+            "band_blocks: expected as many numbers as first_blocks, 3, found 2",
+        ),
         ({**MASK, "band_blocks": 2.5}, "band_blocks: expected a whole number .* found 2.5"),
     ],
 )
@@ -282,7 +291,9 @@ def test_refuses_masks_that_cannot_be(mask: object, message: str) -> None:
 
 
 def test_density_of_a_mask_is_the_share_of_pairs_that_are_seen() -> None:
-    for mask in (AttentionMask(4, 1, 2), AttentionMask(8, 0, 1), AttentionMask(2, 3, 1)):
+    each = (AttentionMask(4, 1, 2), AttentionMask(4, 0, 1), AttentionMask(4, 3, 1))
+    for masks in (HeadMasks(each[:1]), HeadMasks(each)):
         for tokens in (1, 2, 9, 16, 41):
-            seen = mask.visible(np.arange(tokens), np.arange(tokens))
-            assert mask.density(tokens) == pytest.approx(seen.sum() / np.tri(tokens).sum())
+            seen = masks.visible(len(masks.masks), np.arange(tokens), np.arange(tokens))
+            share = seen.mean(axis=0).sum() / np.tri(tokens).sum()
+            assert masks.density(tokens) == pytest.approx(share)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from hw.spec.errors import InputError
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import AttentionMask, HeadMasks
 from mapping.frontend import Model, load_model, synthetic_model
 from mapping.reference import HEAD_POINT, LAYER_POINTS, FloatReference, Precision, silu
 
@@ -217,11 +217,14 @@ def test_an_attention_mask_hides_blocks_from_the_first_tokens_only(fixtures_fold
 
     tokens, masked = 21, 14
     text = [(5 * i) % model.config.vocabulary_size for i in range(tokens)]
-    mask = AttentionMask(4, 1, 2)
+    mask = HeadMasks((AttentionMask(4, 1, 2), AttentionMask(4, 0, 1)))
     blocks = np.arange(tokens) // 4
-    near = (blocks[:, None] - blocks[None] < 2) | (blocks[None] < 1)
-    near[masked:] = True
-    wanted = near & np.tri(tokens, dtype=bool)
+    near = np.stack([
+        (blocks[:, None] - blocks[None] < band) | (blocks[None] < first)
+        for first, band in ((1, 2), (0, 1))
+    ])
+    near[:, masked:] = True
+    wanted = (near & np.tri(tokens, dtype=bool))[np.arange(model.config.heads) % 2]
     whole = FloatReference(model, activation_hook=look, attention_mask=mask, masked=masked)
     logits = whole.logits(text)
     assert len(seen) == model.config.layers
@@ -232,6 +235,6 @@ def test_an_attention_mask_hides_blocks_from_the_first_tokens_only(fixtures_fold
     alone = [stepped.step(token) for token in text]
     np.testing.assert_allclose(alone, logits, rtol=1e-3, atol=1e-4)
     dense = FloatReference(model).logits(text)
-    # The first block that is hidden is the second, from the fourth on.
-    np.testing.assert_allclose(dense[:12], logits[:12], rtol=1e-6)
-    assert np.abs(dense[12:] - logits[12:]).max() > 1e-3
+    # The first block that is hidden is the first, of the other heads, from the second on.
+    np.testing.assert_allclose(dense[:4], logits[:4], rtol=1e-6)
+    assert np.abs(dense[4:] - logits[4:]).max() > 1e-3

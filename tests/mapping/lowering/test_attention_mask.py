@@ -15,7 +15,7 @@ from hw.spec.instructions import Opcode, Unit, decode
 from hw.spec.machine import MachineSpec
 from hw.spec.machine_file import load_machine
 from hw.spec.program import Program
-from mapping.attention_mask import AttentionMask
+from mapping.attention_mask import AttentionMask, HeadMasks
 from mapping.compiler import assemble, compile_instructions, plan_model
 from mapping.frontend.config import ModelConfig
 from mapping.frontend.model import load_model, synthetic_model
@@ -45,17 +45,22 @@ def wide(target: str, **fields: int) -> MachineSpec:
     return dataclasses.replace(load_machine(target), **WIDE | fields)
 
 
-def planned(config: ModelConfig, spec: MachineSpec, mask: AttentionMask | None, chunk: int) -> Plan:
+def masks(*each: tuple[int, int, int]) -> HeadMasks:
+    return HeadMasks(tuple(AttentionMask(*mask) for mask in each))
+
+
+def planned(config: ModelConfig, spec: MachineSpec, mask: HeadMasks | None, chunk: int) -> Plan:
     recipe = dataclasses.replace(W8A8, attention_mask=mask)
     setting = Setting(Geometry(config, spec), recipe, 4)
     return Plan(compile_graph(setting), setting, CONTEXT, chunk)
 
 
-def dense_mask(mask: AttentionMask | None, tokens: int) -> npt.NDArray[np.bool_]:
-    """[T, T]: which key (column) each query (row) sees, from a matrix of blocks."""
+def dense_mask(masks: HeadMasks | None, tokens: int, head: int) -> npt.NDArray[np.bool_]:
+    """[T, T]: which key (column) each query (row) sees in a head, from a matrix of blocks."""
     causal = np.tri(tokens, dtype=bool)
-    if mask is None:
+    if masks is None:
         return causal
+    mask = masks.masks[head % len(masks.masks)]
     blocks = -(-tokens // mask.block)
     seen = np.tri(blocks, dtype=bool) & ~np.tri(blocks, k=-mask.band_blocks, dtype=bool)
     seen[:, : mask.first_blocks] = True
@@ -144,14 +149,14 @@ def golden(
     return floating.multiply(floating.from_integer(integers.astype(np.int64) @ values), scale)
 
 
-def check_prefill(plan: Plan, prompt: list[int], mask: AttentionMask | None) -> None:
+def check_prefill(plan: Plan, prompt: list[int], mask: HeadMasks | None) -> None:
     """Run a prompt; attention of every token, layer and head must be that of a dense matrix, bit for bit."""
     program = assemble(synthetic_model(plan.config), plan, plan.setting.recipe)
     machine = WatchedMachine(program)
     machine.watch(plan)
     state, _ = machine.run(prompt, 2)
     tokens, layers = len(prompt), plan.config.layers
-    visible = dense_mask(mask, tokens)
+    visible = [dense_mask(mask, tokens, head) for head in range(plan.heads)]
     heads = [
         (together * plan.value_heads + part, block, g)
         for together in range(-(-plan.kv_heads // plan.value_heads))
@@ -170,7 +175,7 @@ def check_prefill(plan: Plan, prompt: list[int], mask: AttentionMask | None) -> 
                 cache = cached(plan, state.memory, layer, head, tokens)
                 own = slice(block * rows, min(plan.head, (block + 1) * rows))
                 first = head % plan.value_heads * plan.head
-                wanted = golden(*queries, cache, visible[some])[:, own]
+                wanted = golden(*queries, cache, visible[head * plan.groups + g][some])[:, own]
                 assert found[:, first : first + wanted.shape[1]].tolist() == wanted.tolist(), (
                     f"tokens from {begin}, layer {layer}, head {head}, block {block}"
                 )
@@ -182,20 +187,20 @@ def prompt_of(tokens: int) -> list[int]:
 
 MASKS = [
     None,
-    AttentionMask(16, 1, 2),
-    AttentionMask(16, 0, 1),
-    AttentionMask(16, 2, 1),
-    AttentionMask(32, 1, 1),
+    masks((16, 1, 2)),
+    masks((16, 0, 1)),
+    masks((16, 2, 1)),
+    masks((32, 1, 1)),
 ]
 
 
 @pytest.mark.parametrize("mask", MASKS, ids=str)
 @pytest.mark.parametrize("heads", [(4, 2, 8), (3, 3, 16), (2, 1, 24)], ids=str)
 def test_attention_is_that_of_a_dense_matrix(
-    heads: tuple[int, int, int], mask: AttentionMask | None
+    heads: tuple[int, int, int], mask: HeadMasks | None
 ) -> None:
     plan = planned(shape(*heads), wide("small"), mask, 8)
-    assert plan.mask == mask
+    assert plan.hiding is None and plan.mask == (mask and mask.masks[0])
     # The last chunk is ragged; block and chunk end together, or not.
     for tokens in (86, 65, 7):
         check_prefill(plan, prompt_of(tokens), mask)
@@ -204,31 +209,59 @@ def test_attention_is_that_of_a_dense_matrix(
 @pytest.mark.parametrize(
     "target, fields, mask, chunk",
     [
-        ("small", {"matrix_columns": 2}, AttentionMask(16, 1, 2), 16),
-        ("tiny", {}, AttentionMask(4, 1, 3), 2),
-        ("tiny", {}, AttentionMask(8, 2, 1), 8),
+        ("small", {"matrix_columns": 2}, masks((16, 1, 2)), 16),
+        ("tiny", {}, masks((4, 1, 3)), 2),
+        ("tiny", {}, masks((8, 2, 1)), 8),
     ],
     ids=str,
 )
 def test_attention_on_other_machines(
-    target: str, fields: dict[str, int], mask: AttentionMask, chunk: int
+    target: str, fields: dict[str, int], mask: HeadMasks, chunk: int
 ) -> None:
     plan = planned(shape(4, 2, 8), wide(target, **fields), mask, chunk)
     check_prefill(plan, prompt_of(84), mask)
 
 
+@pytest.mark.parametrize(
+    "target, fields, mask, chunk, loaded",
+    [
+        # Blocks of 4 in blocks of 16 keys: first keys and band begin within a block, and meet.
+        ("small", {}, masks((4, 1, 2)), 4, (16, 1, 2)),
+        ("small", {}, masks((8, 3, 4)), 8, (16, 2, 3)),
+        ("tiny", {}, masks((2, 1, 1)), 2, (4, 1, 1)),
+        # As many as there are heads, fewer, and more.
+        ("small", {}, masks((16, 0, 1), (16, 2, 2), (16, 1, 3), (16, 0, 4)), 8, (16, 2, 4)),
+        ("small", {}, masks((8, 0, 1), (8, 1, 5)), 8, (16, 1, 3)),
+        ("small", {}, masks(*((4, i % 3, 1 + i) for i in range(7))), 4, (16, 1, 3)),
+        # One that sees everything: all keys are loaded.
+        ("small", {}, masks((16, 1, 1), (16, 0, 99)), 8, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_hidden_from_a_head_is_as_if_it_were_not_there(
+    target: str, fields: dict[str, int], mask: HeadMasks, chunk: int, loaded: tuple[int, int, int] | None
+) -> None:  # fmt: skip
+    plan = planned(shape(4, 2, 8), wide(target, **fields), mask, chunk)
+    assert plan.hiding == mask and plan.mask == (AttentionMask(*loaded) if loaded else None)
+    for tokens in (86, 33, 7):
+        check_prefill(plan, prompt_of(tokens), mask)
+
+
 @pytest.mark.parametrize("first, tile", [(1, 2), (2, 2), (3, 1), (4, 2)])
 def test_first_keys_are_whole_tiles_or_fewer_than_one(first: int, tile: int) -> None:
     """Long heads, so that a part of the ring holds two blocks of keys."""
-    mask = AttentionMask(16, first, 1)
+    mask = masks((16, first, 1))
     plan = planned(shape(2, 1, 64), wide("small", stream_words=256), mask, 4)
     assert (plan.first_key_blocks, plan.key_tile_blocks) == (first, tile)
     check_prefill(plan, prompt_of(90), mask)
 
 
-def test_chunks_of_other_cores_are_masked_alike() -> None:
+@pytest.mark.parametrize(
+    "mask", [masks((16, 1, 1)), masks((8, 0, 1), (8, 1, 1), (8, 0, 3), (8, 2, 2))], ids=str
+)
+def test_chunks_of_other_cores_are_masked_alike(mask: HeadMasks) -> None:
     """Two cores, each with one KV head: the tokens are those of one core."""
-    mask, found = AttentionMask(16, 1, 1), []
+    found = []
     for cores in (1, 2):
         plan = planned(shape(4, 2, 8), wide("small", cores=cores), mask, 8)
         program = assemble(synthetic_model(plan.config), plan, plan.setting.recipe)
@@ -237,7 +270,7 @@ def test_chunks_of_other_cores_are_masked_alike() -> None:
     assert found[0] == found[1]
 
 
-def instructions(mask: AttentionMask | None, context: int) -> Program:
+def instructions(mask: HeadMasks | None, context: int) -> Program:
     recipe = dataclasses.replace(W8A8, attention_mask=mask)
     return compile_instructions(plan_model(shape(4, 2, 8), wide("small"), recipe, context))
 
@@ -246,21 +279,21 @@ def test_a_mask_that_leaves_nothing_out_changes_no_instruction() -> None:
     def opcodes(program: Program) -> set[int]:
         return {decode(u, word)["opcode"] for u, words in program.instructions.items() for word in words}  # fmt: skip
 
-    # Prompts of up to 127 tokens, of which 126 are prefilled; token 112 is the first that does not see a block.
-    mask = AttentionMask(16, 1, 6)
+    # Prompts of up to 127 tokens; token 112 is the first that does not see a block.
+    mask = masks((16, 1, 6))
     dense = instructions(None, 112).instructions
     assert instructions(None, 112).information["context"] == 128
     assert Opcode.SKIP not in opcodes(instructions(None, 112))
     assert Opcode.SKIP in opcodes(instructions(mask, 112))
     for band in (7, 20, 1 << 18):
-        assert instructions(AttentionMask(16, 1, band), 112).instructions == dense
+        assert instructions(masks((16, 1, band)), 112).instructions == dense
 
 
 def test_what_is_skipped_takes_no_time() -> None:
     """The longer the prompt, the more is saved; and a wider band costs more."""
     dense, narrow, wider = (
         TimingEngine(instructions(mask, 256))
-        for mask in (None, AttentionMask(16, 1, 2), AttentionMask(16, 1, 6))
+        for mask in (None, masks((16, 1, 2)), masks((16, 1, 6)))
     )
     saved = [dense.run(n, 1).cycles - narrow.run(n, 1).cycles for n in (100, 150, 200, 250)]
     assert 0 < saved[0] < saved[1] < saved[2] < saved[3]
@@ -273,7 +306,7 @@ def test_prompts_within_the_first_keys_read_as_much_as_without_a_mask() -> None:
     """First keys of two tiles, the second of which is loaded as far as there are tokens."""
     dense, masked = (
         planned(shape(2, 1, 64), wide("small", stream_words=256), mask, 4)
-        for mask in (None, AttentionMask(16, 4, 1))
+        for mask in (None, masks((16, 4, 1)))
     )
     assert masked.mask and (masked.first_key_blocks, masked.key_tile_blocks) == (4, 2)
     engines = [TimingEngine(compile_instructions(plan)) for plan in (dense, masked)]
@@ -285,14 +318,13 @@ def test_prompts_within_the_first_keys_read_as_much_as_without_a_mask() -> None:
 @pytest.mark.parametrize(
     "target, mask, config, message",
     [
-        ("large", AttentionMask(16, 1, 2), (4, 2, 8), "block: expected a multiple of [0-9]+, .* .block: [0-9]+., found 16"),
-        ("tiny", AttentionMask(8, 1, 2), (4, 2, 8), "takes 2 or more tokens of the prompt together, found tiny, .*matrix_scales"),
-        ("hardwired-tiny", AttentionMask(16, 1, 1), (4, 2, 8), "attention_mask: .*wires"),
+        ("tiny", masks((8, 1, 2)), (4, 2, 8), "takes 2 or more tokens of the prompt together, found tiny, .*matrix_scales"),
+        ("hardwired-tiny", masks((16, 1, 1)), (4, 2, 8), "attention_mask: .*wires"),
     ],
-    ids=["parts of key blocks", "no chunk", "wires"],
+    ids=["no chunk", "wires"],
 )  # fmt: skip
 def test_targets_that_cannot(
-    target: str, mask: AttentionMask, config: tuple[int, int, int], message: str
+    target: str, mask: HeadMasks, config: tuple[int, int, int], message: str
 ) -> None:
     name = "w4a8-channel" if "hardwired" in target else "w8a8"
     recipe = dataclasses.replace(load_recipe(name), attention_mask=mask)
