@@ -46,6 +46,9 @@ public:
             wave_->open(wave + std::strlen("+wave_file="));
         }
 #endif
+        top_->fault_enable = top_->fault_address = top_->fault_stall = 0;
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
+        top_->s_axi_bready = top_->s_axi_rready = 0;
         reset();
     }
 
