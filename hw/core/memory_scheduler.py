@@ -147,12 +147,14 @@ class Scheduler(wiring.Component):
         row = Signal(28)
         ready = Signal(CYCLE_BITS)
         last_use = Signal(CYCLE_BITS)
+        # What a bank that was never used has is not known; that it is one of these epochs is as good as impossible.
+        used = (entry.epoch >= schedule.first_epoch) & (entry.epoch <= schedule.epoch)
         m.d.comb += [
             row_index.eq(self.address >> self.timing.row_bits),
             bank.eq(row_index & ((1 << self.timing.bank_bits) - 1)),
             row.eq(row_index >> self.timing.bank_bits),
             lookup.addr.eq(bank),
-            last_use.eq(Mux(entry.epoch >= schedule.first_epoch, entry.last_use, 0)),
+            last_use.eq(Mux(used, entry.last_use, 0)),
             update.en.eq(self.accept & ~self.random),
             update.addr.eq(bank),
             update.data.row.eq(row),
