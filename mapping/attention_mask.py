@@ -135,17 +135,18 @@ class HeadMasks:
 
     def describe(self, tokens: int) -> str:
         """One line for a user."""
-        several = f"{len(self.masks)} masks, dealt to the heads in turn" if self.masks[1:] else ""
-        first, band = (
-            " to ".join(str(n) for n in sorted({min(values), max(values)}))
-            for values in zip(
-                *((mask.first_blocks, mask.band_blocks) for mask in self.masks), strict=True
-            )
+
+        def extent(blocks: list[int]) -> str:
+            return " to ".join(str(n) for n in sorted({min(blocks), max(blocks)}))
+
+        first = extent([mask.first_blocks for mask in self.masks])
+        band = extent([mask.band_blocks for mask in self.masks])
+        several = (
+            f" ({len(self.masks)} masks, dealt to the heads in turn)" if self.masks[1:] else ""
         )
         return (
-            f"attention mask: blocks of {self.block} tokens, the first {first} and a band of {band}; "
-            + (f"{several}; " if several else "")
-            + f"a prompt of {tokens} tokens keeps {self.density(tokens):.1%} of the causal pairs"
+            f"attention mask: blocks of {self.block} tokens, the first {first} and a band of {band}{several}; "
+            f"a prompt of {tokens} tokens keeps {self.density(tokens):.1%} of the causal pairs"
         )
 
 
@@ -163,11 +164,10 @@ def parse_mask(content: Any, where: str) -> HeadMasks:
     for name in content:
         if name not in known:
             raise InputError(f"{where}: {shown(name)}: unknown field (known: {', '.join(known)})")
-    values = {}
+    values: dict[str, list[Any]] = {}
     for name, least, most in zip(known, (2, 0, 1), (_MOST_BLOCK, *2 * [_MOST_BLOCKS]), strict=True):
         found = content.get(name)
-        listed = isinstance(found, list) and name != "block"
-        values[name] = tuple(found) if listed else (found,)
+        values[name] = found if isinstance(found, list) and name != "block" else [found]
         if not 1 <= len(values[name]) <= _MOST_HEADS:
             raise InputError(
                 f"{where}: {name}: expected 1 to {_MOST_HEADS} numbers, found {len(values[name])}"
