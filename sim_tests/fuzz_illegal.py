@@ -5,9 +5,20 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hw.spec.instructions import Destination, Opcode, Pattern, Unit, decode, encode
+from hw.spec.instructions import (
+    Destination,
+    Opcode,
+    Pattern,
+    Reduce,
+    Target,
+    Unit,
+    decode,
+    encode,
+)
+from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from hw.spec.registers import ErrorCode
+from hw.spec.weight_format import WeightFormat
 from sim_tests.exactness import Expectation
 from sim_tests.fuzz_case import FuzzCase
 
@@ -89,25 +100,46 @@ def _no_opcode(rng: random.Random, case: FuzzCase, expected: Expectation) -> Fau
     return Fault("no such opcode", program, ErrorCode.ILLEGAL_INSTRUCTION, unit, pc)
 
 
-def _no_combination(rng: random.Random, case: FuzzCase, expected: Expectation) -> Fault | None:
+def _combinations(spec: MachineSpec) -> dict[Unit, list[dict[str, int]]]:
     """Field values that do not exist or do not go together."""
-    wrong: dict[Unit, list[dict[str, int]]] = {
+    formats = [{"format": int(weight)} for weight in WeightFormat if weight.name not in spec.weight_formats]  # fmt: skip
+    sparse = [] if spec.sparse else [{"kept": 1}, {"kept": 2}, {"kept": 3}, {"bitmap": 1}]
+    rows = dict.fromkeys(("rows_register", "rows_shift", "rows_step"), 0)
+    rows |= {"rows_cap": 2, "rows_offset": 2, "rows_scale": 1}
+    return {
         Unit.LD: [{"destination": max(Destination) + 1}],
         Unit.ST: [
             {"pattern": max(Pattern) + 1},
             {"pattern": 0, "address_register": 3, "address_shift": 15},
         ],
-        Unit.MPE: [{"scaled": 1, "group_steps": 0}, {"scaled": 1, "group_steps": 4095}],
-        Unit.SFU: [{"a_source": 0}, {"a_source": 5}, {"b_source": 7}, {"target": 7}, {"reduce": 6}],
+        Unit.MPE: [
+            *({"scaled": 1, "group_steps": 0}, {"scaled": 1, "group_steps": 4095}),
+            *(*formats, *sparse),
+        ],
+        Unit.SFU: [
+            *({"a_source": 0}, {"a_source": 5}, {"b_source": 7}, {"target": 7}, {"reduce": 6}),
+            {"reduce": int(Reduce.ARGMAX), "exchange": 0, **rows},
+            *(
+                {"reduce": int(reduce), "target": int(Target.SCALAR)}
+                for reduce in (Reduce.MAXIMUM, Reduce.MAGNITUDE, Reduce.SUM)
+            ),
+        ],
     }
-    unit = rng.choice(list(wrong))
-    found = _executed(case, expected, lambda u, f: u == unit and f["opcode"] == Opcode.EXECUTE)
-    values = rng.choice(wrong[unit])
-    if not found or ("address_register" in values and case.request.steps < 64):
-        return None
-    unit, pc, fields = rng.choice(found)
-    program = _replaced(case, unit, pc, fields | values)
-    return Fault("no such combination", program, ErrorCode.ILLEGAL_INSTRUCTION, unit, pc)
+
+
+def _no_combination(unit: Unit) -> Change:
+    """Such a combination in an instruction of a unit."""
+
+    def change(rng: random.Random, case: FuzzCase, expected: Expectation) -> Fault | None:
+        found = _executed(case, expected, lambda u, f: u == unit and f["opcode"] == Opcode.EXECUTE)
+        values = rng.choice(_combinations(case.program.machine)[unit])
+        if not found or ("address_register" in values and case.request.steps < 64):
+            return None
+        _, pc, fields = rng.choice(found)
+        program = _replaced(case, unit, pc, fields | values)
+        return Fault("no such combination", program, ErrorCode.ILLEGAL_INSTRUCTION, unit, pc)
+
+    return change
 
 
 def _at_end(unit: Unit, lines: list[int]) -> Callable[[FuzzCase], tuple[Program, int]]:
@@ -169,7 +201,8 @@ def _overrun(rng: random.Random, case: FuzzCase, expected: Expectation) -> Fault
 
 
 CHANGES: list[Change] = [
-    *(_drop_a_signal, _no_count, _no_opcode, _no_combination, _end_loop, _close_loops, _fifth_loop),
+    *(_drop_a_signal, _no_count, _no_opcode, _end_loop, _close_loops, _fifth_loop),
+    *(_no_combination(unit) for unit in (Unit.LD, Unit.ST, Unit.MPE, Unit.SFU)),
     *(_outside, _overflow, _overrun),
 ]
 

@@ -19,13 +19,17 @@ from sim_tests.fuzz_illegal import faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist
 from sim_tests.mutation_scripts import (
+    FAR_STEPS,
     LOOKED_AT,
     far_end,
+    far_script,
     host_script,
     reset_script,
     rewrite_script,
     silent_script,
+    stop_scripts,
 )
+from sim_tests.mutation_sums import sums_case
 
 PATIENCE_SECONDS = 120
 """For one trial; a program that does not end is stopped by its number of cycles long before."""
@@ -83,11 +87,16 @@ class Killer:
         self.more = more
         cases = corpus(spec, programs, seed).cases
         self._programs(cases, self.trials)
+        sums = sums_case(spec)
+        self.trials.append(self._legal(sums, expect(sums.program, sums.request)))
         rng = random.Random(seed)
         for case, expected in cases[:HOST_TRIALS]:
             self._trouble(rng, case, expected)
             far = far_end(rng, case)
             self.trials.append(self._legal(far, expect(far.program, far.request)))
+        looping = [(c, e) for c, e in cases if len(e.tokens) > len(c.request.prompt)]
+        for case, expected in looping[:HOST_TRIALS]:
+            self._lengths(rng, case, expected)
         for wanted in (ErrorCode.READ_RESPONSE, ErrorCode.WRITE_RESPONSE, ErrorCode.DEADLOCK):
             found = 0
             for case, expected in cases:
@@ -168,6 +177,14 @@ class Killer:
             ("resets", reset_script(rng, case, expected)),
         ):
             name = f"seed {case.seed}, {name}"
+            self.trials.append(self._trial(name, case.program, script, limit))
+
+    def _lengths(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
+        """Other lengths and stop tokens than the program is made for."""
+        name, limit = f"seed {case.seed}, far", FAR_STEPS * (expected.cycles + 100)
+        self.trials.append(self._trial(name, case.program, far_script(rng, case), limit))
+        for number, script in enumerate(stop_scripts(case, expected)):
+            name = f"seed {case.seed}, stop token {number}"
             self.trials.append(self._trial(name, case.program, script, limit))
 
     def _memory_error(

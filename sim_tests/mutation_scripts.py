@@ -23,6 +23,10 @@ LOOKED_AT = [
 ]
 
 
+FAR_STEPS = 300
+"""More than a byte holds, and than there are places for tokens."""
+
+
 def far_end(rng: random.Random, case: FuzzCase) -> FuzzCase:
     """The program, but each unit jumps to some place behind it, the last one or any other, before it halts."""
     depth = case.program.machine.instructions
@@ -99,6 +103,42 @@ def host_script(rng: random.Random, case: FuzzCase) -> list[str]:
     return script + load_script(program) + run + [f"read {int(register)}" for register in LOOKED_AT]
 
 
+def stop_scripts(case: FuzzCase, expected: Expectation) -> list[list[str]]:
+    """Runs that end with the first token that is generated, found by each of the stop tokens alone."""
+    request = case.request
+    begin = len(request.prompt)
+    if len(expected.tokens) <= begin:
+        return []
+    token = int(expected.tokens[begin])
+    scripts = []
+    for number in range(STOP_TOKENS):
+        stops = [token ^ (1 + other) for other in range(number)]
+        run = run_script(request.prompt, request.tokens, [*stops, token])
+        enable = f"write {int(ControlRegister.STOP_ENABLE)} {1 << number}"
+        scripts.append([*load_script(case.program), *_instead(run, enable)])
+    return scripts
+
+
+def far_script(rng: random.Random, case: FuzzCase) -> list[str]:
+    """A run of more steps than there are places for tokens, the prompt as long as no program expects it."""
+    request = case.request
+    run = run_script(request.prompt, request.tokens, request.stop_tokens)
+    steps = FAR_STEPS
+    for register, value in (
+        (ControlRegister.STOP_ENABLE, 0),
+        (ControlRegister.STEPS, steps),
+        (ControlRegister.PROMPT_LENGTH, rng.choice([rng.randrange(steps), rng.getrandbits(20)])),
+    ):
+        run = _instead(run, f"write {int(register)} {value}")
+    return [*load_script(case.program), *run]
+
+
+def _instead(run: list[str], write: str) -> list[str]:
+    """The script with another value written to a register."""
+    begin = write.rpartition(" ")[0] + " "
+    return [write if line.startswith(begin) else line for line in run]
+
+
 def silent_script(
     rng: random.Random, case: FuzzCase, expected: Expectation, late: int
 ) -> list[str]:
@@ -117,7 +157,7 @@ def reset_script(rng: random.Random, case: FuzzCase, expected: Expectation) -> l
     run = run_script(request.prompt, request.tokens, request.stop_tokens)
     start = run.index("run")
     look = [f"read {int(register)}" for register in LOOKED_AT]
-    look += [line for line in run[start:] if line.startswith("read")]
+    look += run[start + 1 :]
     within = [*run[:start], f"wait {rng.randrange(max(1, expected.cycles))}", "reset", *look]
     load = load_script(case.program)
     return [*load, *within, *load, *run, "reset", *look, *load, *run]

@@ -1,0 +1,66 @@
+"""A program of sums that lie next to a tie of rounding, which random numbers hardly ever do."""
+
+import numpy as np
+import numpy.typing as npt
+
+from hw.spec.instructions import Destination, Opcode, Reduce, Source, Unit
+from hw.spec.machine import MachineSpec
+from hw.spec.program import Program
+from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
+from mapping.lowering.vector_program import Operand, VectorProgram
+from sim_tests.exactness import Request
+from sim_tests.fuzz_case import FuzzCase
+
+LENGTH = 16
+"""Elements of a sum."""
+_LARGEST = 16
+"""Log2 of the largest element: fixed point has 17 bits before the point, and the sign."""
+_LEAST = -30
+_TOP = _LARGEST + 3
+"""Log2 of sums: eight of the largest elements."""
+_MANTISSA = 23
+"""Bits of FP32 behind the first."""
+
+
+def sums() -> npt.NDArray[np.float32]:
+    """[sums, LENGTH]: exact ties, to even and to odd, and ties but for one bit, each that there can be, of both signs."""
+    rows = []
+    for odd in (False, True):
+        for rest in (None, *range(_LEAST, _TOP - _MANTISSA - 1)):
+            row = [2.0**_LARGEST] * 2 ** (_TOP - _LARGEST)
+            row += [2.0 ** (_TOP - _MANTISSA)] * odd + [2.0 ** (_TOP - _MANTISSA - 1)]
+            row += [] if rest is None else [2.0**rest]
+            row += [0.0] * (LENGTH - len(row))
+            rows += [row, [-element for element in row]]
+    return np.array(rows, np.float32)
+
+
+def sums_case(spec: MachineSpec) -> FuzzCase:
+    """Loads the numbers tile by tile, and adds up every row."""
+    row_words = LENGTH * 4 // spec.word_bytes
+    tile = min(spec.input_words // row_words, spec.scalars)
+    rows = sums()
+    tiles = -(-len(rows) // tile)
+    memory = np.zeros((tiles * tile, LENGTH), np.float32)
+    memory[: len(rows)] = rows
+    programs = {unit: Assembler(unit) for unit in Unit}
+    load, vector = programs[Unit.LD], programs[Unit.SFU]
+    vector.sync(signal=units(Unit.LD))
+    with load.loop(fixed(tiles)) as level:
+        load.execute(
+            units(Unit.SFU),
+            units(Unit.SFU),
+            destination=int(Destination.INPUT),
+            **Address(0, {level: tile * row_words}).fields(),
+            **fixed(tile * row_words).fields("length"),
+        )
+    with vector.loop(fixed(tiles)):
+        numbers = Operand(Source.INPUT, Place(0), row_words * spec.word_rows)
+        VectorProgram(vector).apply(
+            fixed(LENGTH), numbers, rows=tile, reduce=Reduce.SUM, wait=units(Unit.LD), signal=units(Unit.LD)
+        )  # fmt: skip
+    for program in programs.values():
+        program.emit(Opcode.HALT)
+    instructions = {unit: program.words(spec.instructions) for unit, program in programs.items()}
+    packed = memory.view(np.uint8).reshape(-1, spec.word_bytes)
+    return FuzzCase(0, Program(spec, instructions, packed), Request((1,), 1))
