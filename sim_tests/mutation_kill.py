@@ -18,8 +18,8 @@ from sim_tests.fuzz_case import FuzzCase
 from sim_tests.fuzz_illegal import faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist
+from sim_tests.mutation_programs import steps_case, sums_case
 from sim_tests.mutation_scripts import (
-    FAR_STEPS,
     LOOKED_AT,
     far_end,
     far_script,
@@ -29,11 +29,12 @@ from sim_tests.mutation_scripts import (
     silent_script,
     stop_scripts,
 )
-from sim_tests.mutation_sums import sums_case
 
 PATIENCE_SECONDS = 120
 """For one trial; a program that does not end is stopped by its number of cycles long before."""
 HOST_TRIALS = 4
+FAR_LIMIT = 100
+"""Cycles of a run of very many steps, in the watchdog's patience."""
 MEMORY_TRIALS = 3
 """Of each kind of trouble with the memory."""
 ADDRESSES_TRIED = 5
@@ -87,9 +88,10 @@ class Killer:
         self.more = more
         cases = corpus(spec, programs, seed).cases
         self._programs(cases, self.trials)
-        sums = sums_case(spec)
-        self.trials.append(self._legal(sums, expect(sums.program, sums.request)))
         rng = random.Random(seed)
+        for case in (sums_case(spec), steps_case(spec)):
+            self.trials.append(self._legal(case, expect(case.program, case.request)))
+            self._far(rng, case)
         for case, expected in cases[:HOST_TRIALS]:
             self._trouble(rng, case, expected)
             far = far_end(rng, case)
@@ -179,10 +181,15 @@ class Killer:
             name = f"seed {case.seed}, {name}"
             self.trials.append(self._trial(name, case.program, script, limit))
 
+    def _far(self, rng: random.Random, case: FuzzCase) -> None:
+        limit = FAR_LIMIT * self.spec.watchdog_cycles
+        name = f"seed {case.seed}, far"
+        self.trials.append(self._trial(name, case.program, far_script(rng, case), limit))
+
     def _lengths(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
         """Other lengths and stop tokens than the program is made for."""
-        name, limit = f"seed {case.seed}, far", FAR_STEPS * (expected.cycles + 100)
-        self.trials.append(self._trial(name, case.program, far_script(rng, case), limit))
+        self._far(rng, case)
+        limit = 2 * expected.cycles + 2 * self.spec.watchdog_cycles
         for number, script in enumerate(stop_scripts(case, expected)):
             name = f"seed {case.seed}, stop token {number}"
             self.trials.append(self._trial(name, case.program, script, limit))

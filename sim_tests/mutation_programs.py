@@ -1,4 +1,4 @@
-"""A program of sums that lie next to a tie of rounding, which random numbers hardly ever do."""
+"""Programs for what random ones hardly ever do: sums that lie next to a tie of rounding, and very many steps."""
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,24 @@ def sums_case(spec: MachineSpec) -> FuzzCase:
         )  # fmt: skip
     for program in programs.values():
         program.emit(Opcode.HALT)
+    return _case(spec, programs, memory.view(np.uint8).reshape(-1, spec.word_bytes))
+
+
+def steps_case(spec: MachineSpec) -> FuzzCase:
+    """SYS alone, token by token."""
+    programs = {unit: Assembler(unit) for unit in Unit}
+    system = programs.pop(Unit.SYS)
+    for program in programs.values():
+        program.emit(Opcode.HALT)
+    with system.token_loop():
+        system.execute()
+        system.leave_at_end()
+    nothing = np.zeros((1, spec.word_bytes), np.uint8)
+    return _case(spec, {**programs, Unit.SYS: system}, nothing)
+
+
+def _case(
+    spec: MachineSpec, programs: dict[Unit, Assembler], memory: npt.NDArray[np.uint8]
+) -> FuzzCase:
     instructions = {unit: program.words(spec.instructions) for unit, program in programs.items()}
-    packed = memory.view(np.uint8).reshape(-1, spec.word_bytes)
-    return FuzzCase(0, Program(spec, instructions, packed), Request((1,), 1))
+    return FuzzCase(0, Program(spec, instructions, memory), Request((1,), 1))
