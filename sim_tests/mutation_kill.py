@@ -18,7 +18,7 @@ from sim_tests.fuzz_case import FuzzCase
 from sim_tests.fuzz_illegal import faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist
-from sim_tests.mutation_programs import steps_case, sums_case
+from sim_tests.mutation_programs import control_cases, steps_case, sums_case
 from sim_tests.mutation_scripts import (
     LOOKED_AT,
     far_end,
@@ -89,9 +89,11 @@ class Killer:
         cases = corpus(spec, programs, seed).cases
         self._programs(cases, self.trials)
         rng = random.Random(seed)
-        for case in (sums_case(spec), steps_case(spec)):
+        directed = [sums_case(spec), steps_case(spec), *control_cases(spec)]
+        for number, case in enumerate(directed):
+            case = dataclasses.replace(case, seed=number)
             self.trials.append(self._legal(case, expect(case.program, case.request)))
-            self._far(rng, case)
+        self._far(rng, steps_case(spec))
         for case, expected in cases[:HOST_TRIALS]:
             self._trouble(rng, case, expected)
             far = far_end(rng, case)

@@ -1,12 +1,25 @@
-"""Programs for what random ones hardly ever do: sums that lie next to a tie of rounding, and very many steps."""
+"""Programs for what random ones hardly ever do: sums next to a tie of rounding, many steps, wide counts, long loops."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
 
-from hw.spec.instructions import Destination, Opcode, Reduce, Source, Unit
+from hw.spec.instructions import (
+    COUNT_BITS,
+    LOOP_DEPTH,
+    Condition,
+    Destination,
+    Opcode,
+    Reduce,
+    Register,
+    Source,
+    Unit,
+)
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
-from mapping.lowering.assembler import Address, Assembler, Place, fixed, units
+from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, units
 from mapping.lowering.vector_program import Operand, VectorProgram
 from sim_tests.exactness import Request
 from sim_tests.fuzz_case import FuzzCase
@@ -20,6 +33,10 @@ _TOP = _LARGEST + 3
 """Log2 of sums: eight of the largest elements."""
 _MANTISSA = 23
 """Bits of FP32 behind the first."""
+
+
+_LONG = 2100
+"""Rounds, of which the indices have twelve bits."""
 
 
 def sums() -> npt.NDArray[np.float32]:
@@ -75,6 +92,66 @@ def steps_case(spec: MachineSpec) -> FuzzCase:
         system.leave_at_end()
     nothing = np.zeros((1, spec.word_bytes), np.uint8)
     return _case(spec, {**programs, Unit.SYS: system}, nothing)
+
+
+def control_cases(spec: MachineSpec) -> list[FuzzCase]:
+    """Control flow of every sequencer alone: each bit of rounds, of an index and of SKIPPED counts."""
+    return [
+        *(_every_unit(spec, lambda a, depth=depth: _rounds(a, depth)) for depth in range(LOOP_DEPTH)),
+        _every_unit(spec, _skipped),
+        _every_unit(spec, _indices),
+    ]  # fmt: skip
+
+
+def _every_unit(spec: MachineSpec, write: Callable[[Assembler], None]) -> FuzzCase:
+    programs = {unit: Assembler(unit) for unit in Unit}
+    for program in programs.values():
+        write(program)
+    return _case(spec, programs, np.zeros((1, spec.word_bytes), np.uint8))
+
+
+def _rounds(a: Assembler, depth: int) -> None:
+    """Loops of 2**b rounds for every b, inside of `depth` others, each left in its second round; then HALT in there."""
+    one = fixed(1).fields("count")
+    position = Count((1 << COUNT_BITS) - 1, 1, Register.POSITION)
+    for _ in range(depth):
+        a.emit(Opcode.LOOP, **one)
+    for bit in range(COUNT_BITS):
+        # REST is zero behind the first INCREMENT.
+        a.emit(Opcode.SKIP, **position.fields("count"))
+        head = a.emit(Opcode.LOOP, target=a.here + 5, **fixed(1 << bit).fields("count"))
+        a.sync()
+        a.emit(Opcode.INCREMENT, **one)
+        a.emit(Opcode.BRANCH, condition=int(Condition.REST), close=1, target=head + 5)
+        a.emit(Opcode.END_LOOP, target=head + 1)
+    a.emit(Opcode.LOOP, **one)
+    a.emit(Opcode.HALT)
+
+
+def _skipped(a: Assembler) -> None:
+    """For every bit: POSITION is what is skipped, then one more; what is taken off SKIP's count is of any size."""
+    for bit in range(COUNT_BITS):
+        value = 1 << bit
+        less = (0x5A5A5 ^ value) & (1 << COUNT_BITS - 1) - 1
+        made = min(value + less, (1 << COUNT_BITS) - 1)
+        a.emit(Opcode.INCREMENT, **fixed(made - less).fields("count"))
+        for more in (0, 1):
+            a.emit(Opcode.SKIP, less=less + more, **fixed(made).fields("count"))
+            with a.unless(Condition.REST):
+                a.sync()
+        a.emit(Opcode.INCREMENT, backward=1, **fixed(made - less).fields("count"))
+    a.emit(Opcode.HALT)
+
+
+def _indices(a: Assembler) -> None:
+    """Long loops at every depth."""
+    for depth in range(LOOP_DEPTH):
+        with ExitStack() as stack:
+            for _ in range(depth):
+                stack.enter_context(a.loop(fixed(1)))
+            with a.loop(fixed(_LONG)):
+                a.sync()
+    a.emit(Opcode.HALT)
 
 
 def _case(
