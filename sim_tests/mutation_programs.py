@@ -111,7 +111,7 @@ def _every_unit(spec: MachineSpec, write: Callable[[Assembler], None]) -> FuzzCa
 
 
 def _rounds(a: Assembler, depth: int) -> None:
-    """Loops of 2**b rounds for every b, inside of `depth` others, each left in its second round; then HALT in there."""
+    """Loops of 2**b rounds for every b, inside of `depth` others, with another inside; left in their second round. HALT in there."""
     one = fixed(1).fields("count")
     position = Count((1 << COUNT_BITS) - 1, 1, Register.POSITION)
     for _ in range(depth):
@@ -119,10 +119,15 @@ def _rounds(a: Assembler, depth: int) -> None:
     for bit in range(COUNT_BITS):
         # REST is zero behind the first INCREMENT.
         a.emit(Opcode.SKIP, **position.fields("count"))
-        head = a.emit(Opcode.LOOP, target=a.here + 5, **fixed(1 << bit).fields("count"))
+        inner = depth + 1 < LOOP_DEPTH
+        behind = a.here + (7 if inner else 5)
+        head = a.emit(Opcode.LOOP, target=behind, **fixed(1 << bit).fields("count"))
+        if inner:
+            a.emit(Opcode.LOOP, target=head + 3, **one)
+            a.emit(Opcode.END_LOOP, target=head + 2)
         a.sync()
         a.emit(Opcode.INCREMENT, **one)
-        a.emit(Opcode.BRANCH, condition=int(Condition.REST), close=1, target=head + 5)
+        a.emit(Opcode.BRANCH, condition=int(Condition.REST), close=1, target=behind)
         a.emit(Opcode.END_LOOP, target=head + 1)
     a.emit(Opcode.LOOP, **one)
     a.emit(Opcode.HALT)
