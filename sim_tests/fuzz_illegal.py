@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hw.spec.instructions import (
+    COUNT_BITS,
     Destination,
     Opcode,
     Pattern,
@@ -140,6 +141,24 @@ def _no_combination(unit: Unit) -> Change:
         return Fault("no such combination", program, ErrorCode.ILLEGAL_INSTRUCTION, unit, pc)
 
     return change
+
+
+def endless(case: FuzzCase, expected: Expectation, seed: int) -> list[Program]:
+    """The program with a count of 2**18 or 2**19 in some instruction, for every count of every unit: no watchdog waits for it."""
+    rng = random.Random(seed)
+    programs = []
+    for unit in (Unit.LD, Unit.MPE, Unit.SFU):
+        found = _executed(case, expected, lambda u, f, of=unit: u == of and f["opcode"] == Opcode.EXECUTE)  # fmt: skip
+        for name in ("length", "rows", "blocks", "steps", "vectors") if found else ():
+            _, pc, fields = rng.choice(found)
+            if f"{name}_cap" not in fields:
+                continue
+            for value in (1 << COUNT_BITS - 2, 1 << COUNT_BITS - 1):
+                count = {"cap": value, "offset": value, "scale": 1}
+                count |= dict.fromkeys(("register", "shift", "level", "step"), 0)
+                changed = {f"{name}_{part}": number for part, number in count.items()}
+                programs.append(_replaced(case, unit, pc, fields | changed))
+    return programs
 
 
 def _at_end(unit: Unit, lines: list[int]) -> Callable[[FuzzCase], tuple[Program, int]]:

@@ -15,7 +15,7 @@ from hw.spec.registers import ErrorCode
 from sim_tests.exactness import Expectation, compare, expect
 from sim_tests.fuzz import corpus
 from sim_tests.fuzz_case import FuzzCase
-from sim_tests.fuzz_illegal import faults
+from sim_tests.fuzz_illegal import endless, faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist
 from sim_tests.mutation_programs import control_cases, steps_case, sums_case
@@ -189,9 +189,13 @@ class Killer:
         self.trials.append(self._trial(name, case.program, far_script(rng, case), limit))
 
     def _lengths(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
-        """Other lengths and stop tokens than the program is made for."""
+        """Other lengths, counts and stop tokens than the program is made for."""
         self._far(rng, case)
         limit = 2 * expected.cycles + 2 * self.spec.watchdog_cycles
+        for number, program in enumerate(endless(case, expected, case.seed)):
+            run = run_script(case.request.prompt, case.request.tokens)
+            name = f"seed {case.seed}, endless {number}"
+            self.trials.append(self._trial(name, program, [*load_script(program), *run], limit))
         for number, script in enumerate(stop_scripts(case, expected)):
             name = f"seed {case.seed}, stop token {number}"
             self.trials.append(self._trial(name, case.program, script, limit))

@@ -10,6 +10,7 @@ from sim_tests.mutation_scope import Scope
 __all__ = ["CUT_PRODUCT", "PRODUCT", "SIDES", "pair", "products"]
 
 SIDES = ("gold", "gate")
+RESET = "rst"
 _RAM_PORTS = {
     "clk": None,
     "write_enable": ("write0", "write1"),
@@ -120,7 +121,7 @@ def pair(folder: Path, scope: Scope) -> str:
     of_memory = {f"{memory}.{port}" for memory in memories for port in _RAM_PORTS}
     of_memory |= {f"{product}.{port}" for product in factors for port in _PRODUCT_PORTS}
     limits, narrow = dict(scope.below), dict(scope.narrow)
-    inputs, lines, different = ["clk"], ["input clk;"], []
+    inputs, lines, different = ["clk"], ["input clk; wire now;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
             if name != "clk":
@@ -160,13 +161,22 @@ def pair(folder: Path, scope: Scope) -> str:
                 connected[inner] = f"{side}:{product}.{port}"
         parameters = dict(zip(["LEFT", "RIGHT", "WIDTH"], map(str, sizes), strict=True))
         lines.append(_instance("product_pair", f"product_pair{number}", connected, parameters))
+    # Beyond a limit both begin anew, so that they are equal in all states that there are.
+    given = (
+        [] if not limits else [n for n in inputs if n in ports and n != "clk" and n not in limits]
+    )
+    for name in given:
+        value = "1" if name == RESET else "0"
+        lines.append(
+            f"wire [{narrow.get(name, width[name]) - 1}:0] {_escaped(f'given:{name}')}= now ? {value} : {_escaped(name)};"
+        )
     for side in SIDES:
         connected = {name: name if name in inputs else f"{side}:{name}" for name in ports}
+        connected |= {name: f"given:{name}" for name in given}
         lines.append(_instance(side, f"{side}_side", connected, {}))
     head = f"module pair({', '.join(map(_escaped, inputs))}, output different);"
     beyond = [f"{_escaped(f'gold:{name}')}>= {limit}" for name, limit in scope.below]
-    lines += ["reg over = 0;", f"wire now = over || {' || '.join(['0', *beyond])};"]
-    lines += ["always @(posedge clk) over <= now;"]
+    lines.append(f"assign now = {' || '.join(['0', *beyond])};")
     lines.append(f"assign different = !now && ({' || '.join(different)});")
     return "\n".join([_RAM_PAIR, _PRODUCT_PAIR, head, *lines, "endmodule\n"])
 

@@ -15,6 +15,7 @@ from hw.spec.instructions import (
     Reduce,
     Register,
     Source,
+    Target,
     Unit,
 )
 from hw.spec.machine import MachineSpec
@@ -35,6 +36,7 @@ _MANTISSA = 23
 """Bits of FP32 behind the first."""
 
 
+_ROWS = (96, 300, 511, 700)
 _LONG = 2100
 """Rounds, of which the indices have twelve bits."""
 
@@ -53,13 +55,13 @@ def sums() -> npt.NDArray[np.float32]:
 
 
 def sums_case(spec: MachineSpec) -> FuzzCase:
-    """Loads the numbers tile by tile, and adds up every row."""
+    """Loads the numbers tile by tile, and adds up every row; then copies one number to many rows."""
     row_words = LENGTH * 4 // spec.word_bytes
     tile = min(spec.input_words // row_words, spec.scalars)
-    rows = sums()
-    tiles = -(-len(rows) // tile)
+    numbers = sums()
+    tiles = -(-len(numbers) // tile)
     memory = np.zeros((tiles * tile, LENGTH), np.float32)
-    memory[: len(rows)] = rows
+    memory[: len(numbers)] = numbers
     programs = {unit: Assembler(unit) for unit in Unit}
     load, vector = programs[Unit.LD], programs[Unit.SFU]
     vector.sync(signal=units(Unit.LD))
@@ -72,10 +74,13 @@ def sums_case(spec: MachineSpec) -> FuzzCase:
             **fixed(tile * row_words).fields("length"),
         )
     with vector.loop(fixed(tiles)):
-        numbers = Operand(Source.INPUT, Place(0), row_words * spec.word_rows)
+        row = Operand(Source.INPUT, Place(0), row_words * spec.word_rows)
         VectorProgram(vector).apply(
-            fixed(LENGTH), numbers, rows=tile, reduce=Reduce.SUM, wait=units(Unit.LD), signal=units(Unit.LD)
+            fixed(LENGTH), row, rows=tile, reduce=Reduce.SUM, wait=units(Unit.LD), signal=units(Unit.LD)
         )  # fmt: skip
+    for rows in _ROWS:
+        VectorProgram(vector).apply(fixed(1), Operand(Source.INPUT, Place(0)), rows=rows, target=Target.VECTOR,
+                                    d=Place(0), d_pitch=1)  # fmt: skip
     for program in programs.values():
         program.emit(Opcode.HALT)
     return _case(spec, programs, memory.view(np.uint8).reshape(-1, spec.word_bytes))
