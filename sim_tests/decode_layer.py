@@ -26,8 +26,8 @@ from sim_tests.simulate import build_simulator, simulate
 
 VOCABULARY = 256
 CONTEXT = 64
-REQUEST = Request((1,), 2)
-"""Two steps of decoding: the second one attends to a key and a value that the first one stored."""
+REQUEST = Request((1, 2, 3), 3)
+"""A chunk of a prompt, and two steps of decoding that attend to what was stored before."""
 
 
 def one_layer(name: str, seed: int = 0) -> Model:
