@@ -35,8 +35,8 @@ _TOP = _LARGEST + 3
 _MANTISSA = 23
 """Bits of FP32 behind the first."""
 
-
 _ROWS = (96, 300, 511, 700)
+"""Of one instruction; more take longer than the watchdog waits."""
 _LONG = 2100
 """Rounds, of which the indices have twelve bits."""
 

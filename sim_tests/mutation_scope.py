@@ -35,7 +35,8 @@ class Scope:
         Modules below it that are looked into. Instances of all others are cut out like memories: what they get
         must be equal, what they give is free and the same for both.
     below : tuple of (str, int)
-        Signals of the module, and limits: only what happens before one of them reaches its limit is compared.
+        Signals of the module, registers or inputs, and limits: only what happens before one of them reaches its limit is
+        compared. In that cycle all other inputs are zero, and the module is reset.
     narrow : tuple of (str, int)
         Inputs of the module, and how many of their bits are free; those above are zero.
     cut_products : bool

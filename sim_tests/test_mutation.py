@@ -164,6 +164,26 @@ def proved(folder: Path, text: str, old: str, new: str, scope: Scope) -> bool:
     return equal(folder / "plain.il", changed, scope, PROOF_SECONDS)
 
 
+LIMITED = """
+module lpu_small(input clk, input rst, input go, input [7:0] data, output reg [7:0] kept, output full);
+    reg [2:0] level = 0;
+    assign full = level == 4;
+    initial kept = 0;
+    always @(posedge clk) begin
+        if (go && !full) begin level <= level + 1; kept <= data; end
+        if (rst) level <= 0;
+    end
+endmodule
+"""
+
+
+@pytest.mark.parametrize(("limit", "same"), [(4, True), (5, False)])
+def test_what_is_beyond_a_limit_does_not_count(limit: int, same: bool, tmp_path: Path) -> None:
+    """A queue that is never full; its content is not reset."""
+    scope = Scope("lpu_small", below=(("level", limit),))
+    assert proved(tmp_path, LIMITED, "level == 4", "level == 6", scope) == same
+
+
 PRODUCT = """
 module lpu_small(input clk, input [15:0] left, right, input which, output reg [3:0] low);
     reg [15:0] kept = 0, other = 0;
