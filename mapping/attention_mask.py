@@ -3,7 +3,7 @@
 The tokens of a block of queries see the keys of the first blocks and of a diagonal band of blocks, the last of which is
 their own; causal within it. How many of each may differ from head to head. The softmax does not know of other keys.
 Those that no head sees are neither loaded nor multiplied, as far as they are whole blocks of the matrix engine's; what is left
-of them is hidden, head by head: a large number is taken off their scores.
+of them is hidden, head by head, by a large number that is taken off their scores.
 Decoding attends to everything, as in FlightLLM (FPGA'24, arXiv 2401.03868), whose masks have blocks of 64 x 64 tokens
 and keep 30 % of the causal pairs on average.
 """
@@ -23,7 +23,7 @@ _MOST_BLOCK = 1 << 15
 _MOST_BLOCKS = 1 << 20
 _MOST_HEADS = 1024
 HIDDEN = np.float32(-(2.0**100))
-"""Added to the score of a key that is not seen: its power of two, relative to any score's, is zero."""
+"""Added to the score of a key that is not seen: its power of two, relative to that of a score below 2**76, is zero."""
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,7 @@ class _Counter:
         return total + self._end(state.steps)
 
     def alone(self, position: int) -> int:
-        """Of a step at a position behind the prompt, and of its own output head instead of that of the position before."""
+        """Of a program that takes one step, at a position behind the prompt, and ends with its output head."""
         return self._prologue(_State(1, 1)) + self._step(position) + self._end(position, False)
 
     def _prologue(self, state: _State) -> int:

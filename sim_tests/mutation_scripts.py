@@ -123,11 +123,13 @@ def far_script(rng: random.Random, case: FuzzCase) -> list[str]:
     """A run of more steps than there are places for tokens, the prompt as long as no program expects it."""
     request = case.request
     run = run_script(request.prompt, request.tokens, request.stop_tokens)
-    steps = FAR_STEPS
     for register, value in (
         (ControlRegister.STOP_ENABLE, 0),
-        (ControlRegister.STEPS, steps),
-        (ControlRegister.PROMPT_LENGTH, rng.choice([rng.randrange(steps), rng.getrandbits(20)])),
+        (ControlRegister.STEPS, FAR_STEPS),
+        (
+            ControlRegister.PROMPT_LENGTH,
+            rng.choice([rng.randrange(FAR_STEPS), rng.getrandbits(20)]),
+        ),
     ):
         run = _instead(run, f"write {int(register)} {value}")
     return [*load_script(case.program), *run]
