@@ -8,7 +8,6 @@ from amaranth.hdl import (
     ClockSignal,
     Instance,
     ResetSignal,
-    Value,
     ValueCastable,
 )
 from amaranth.lib import wiring
@@ -34,7 +33,7 @@ class Library:
     components: dict[str, Any] = field(default_factory=dict)
     _names: dict[Hashable, str] = field(default_factory=dict)
 
-    def instance(self, component: Any, reset: Value | None) -> Instance:
+    def instance(self, component: Any) -> Instance:
         """An instance of the component's module, with the component's own ports on it."""
         key = _identity(component)
         name = self._names.setdefault(
@@ -43,8 +42,7 @@ class Library:
         if self.components.setdefault(name, component) is not component:
             # Its ports are used; that it is never elaborated is no mistake, and Amaranth need not warn.
             component._MustUse__used = True
-        resets = ResetSignal() if reset is None else ResetSignal() | reset
-        ports: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": resets}
+        ports: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
         for path, member, value in component.signature.flatten(component):
             if isinstance(value, ValueCastable):
                 value = value.as_value()
@@ -68,7 +66,7 @@ def _identity(component: Any) -> Hashable:
     return type(component), tuple(sorted(values, key=lambda item: item[0]))
 
 
-def repeated(component: Any, platform: object, count: int, reset: Value | None = None) -> Any:
+def repeated(component: Any, platform: object, count: int) -> Any:
     """What to add as a submodule: the component, or an instance of the module that all its equals share.
 
     Parameters
@@ -80,9 +78,7 @@ def repeated(component: Any, platform: object, count: int, reset: Value | None =
         Of the `elaborate` that calls.
     count : int
         How many the design has.
-    reset : Value or None
-        What a `ResetInserter` around the caller resets with: it does not reach into instances.
     """
     if isinstance(platform, Library) and count >= MANY:
-        return platform.instance(component, reset)
+        return platform.instance(component)
     return component

@@ -128,7 +128,6 @@ class Engine:
 
     @classmethod
     async def start(cls, dut: Any, state: MachineState, pace: Pace = FLOWING) -> "Engine":
-        dut.restart.value = 0
         return cls(await Bench.start(dut, limit=1_000_000), state, pace)
 
     async def run(self, program: list[dict[str, int]]) -> None:
@@ -191,11 +190,11 @@ class Engine:
         places = [row % spec.result_rows * 4 * spec.lanes + part for row in rows for part in parts]
         return places, checksum
 
-    async def restart(self) -> None:
-        """Pulse `restart`, on both sides."""
-        self.bench.dut.restart.value = 1
+    async def reset(self) -> None:
+        """Reset both sides."""
+        self.bench.dut.rst.value = 1
         await self.bench.cycles(1)
-        self.bench.dut.restart.value = 0
+        self.bench.dut.rst.value = 0
         await self.bench.cycles(1)
         self.state.stream_read = self.state.scale_read = 0
         self.state.accumulators[:] = 0
@@ -242,7 +241,7 @@ async def every_weight_times_every_activation_in_every_place(dut: Any) -> None:
         most = min(spec.stream_words, spec.result_rows // 2) // each * each
         for begin in range(0, len(words), most):
             part = words[begin : begin + most]
-            await engine.restart()
+            await engine.reset()
             state.stream[: len(part)] = part
             blocks = len(part) // each
             own = rows[begin // each * spec.matrix_rows :][: blocks * spec.matrix_rows].astype(int)
@@ -316,7 +315,7 @@ async def every_activation_times_every_hardwired_weight(dut: Any) -> None:
 
 
 @cocotb.test()
-async def illegal_instructions_are_reported_and_forgotten_by_restart(dut: Any) -> None:
+async def illegal_instructions_are_reported_and_forgotten_by_reset(dut: Any) -> None:
     spec = machine()
     rng = random.Random(f"{seed()} illegal")
     engine = await Engine.start(dut, random_state(spec))
@@ -332,13 +331,13 @@ async def illegal_instructions_are_reported_and_forgotten_by_restart(dut: Any) -
         assert not recorder.writes and not recorder.ends, name
         assert dut.i__ready.value == 1, name
         recorder.illegal.clear()
-        await engine.restart()
+        await engine.reset()
         await engine.run([operation(first=0, steps=2)] + random_program(rng, spec, 2))
 
 
 @cocotb.test()
 @cocotb.parametrize(delay=[1, 3, 5, 8, 12, 14, 19])
-async def restart_stops_a_hardwired_product(dut: Any, delay: int) -> None:
+async def reset_stops_a_hardwired_product(dut: Any, delay: int) -> None:
     spec = machine()
     if not spec.wired_matrices:
         return
@@ -347,7 +346,7 @@ async def restart_stops_a_hardwired_product(dut: Any, delay: int) -> None:
     engine.source.send([wired_operation(spec, 3)])
     await engine.source.drained()
     await engine.bench.cycles(delay)
-    await engine.restart()
+    await engine.reset()
     await engine.bench.cycles(100)
     assert not engine.recorder.ends and not engine.recorder.writes
     await engine.run([random_wired(rng, spec), *random_program(rng, spec, 5)])
@@ -355,7 +354,7 @@ async def restart_stops_a_hardwired_product(dut: Any, delay: int) -> None:
 
 @cocotb.test()
 @cocotb.parametrize(delay=[1, 5, 12, 19, 27, 60])
-async def restart_stops_everything(dut: Any, delay: int) -> None:
+async def reset_stops_everything(dut: Any, delay: int) -> None:
     spec = machine()
     rng = random.Random(f"{seed()} {delay}")
     engine = await Engine.start(dut, random_state(spec))
@@ -365,7 +364,7 @@ async def restart_stops_everything(dut: Any, delay: int) -> None:
     engine.source.send([operation(steps=5 * turns, blocks=20, **begun)])
     await engine.source.drained()
     await engine.bench.cycles(delay)
-    await engine.restart()
+    await engine.reset()
     engine.recorder.ends.clear()
     engine.recorder.writes.clear()
     await engine.bench.cycles(150)

@@ -172,7 +172,7 @@ async def ends_in_the_cycles_of_the_specification(dut: Any) -> None:
     generator = np.random.default_rng(seed())
     memory = generator.integers(0, 256, (spec.memory.words, spec.word_bytes), np.uint8)
     buffer = generator.integers(0, 256, spec.store_rows * spec.matrix_rows, np.uint8)
-    names = ["start", "restart", "i__valid", "i__payload"]
+    names = ["start", "i__valid", "i__payload"]
     names += [f"fault__{c}__{name}" for c in range(spec.channels) for name in ("enable", "stall")]
     for name in names:
         getattr(dut, name).value = 0
@@ -221,7 +221,6 @@ async def works_with_slow_and_faulty_slaves(dut: Any, pace: float, data_first: b
     generator = np.random.default_rng(seed())
     memory = generator.integers(0, 256, (spec.memory.words, spec.word_bytes), np.uint8)
     buffer = generator.integers(0, 256, spec.store_rows * spec.matrix_rows, np.uint8)
-    dut.restart.value = 0
     bench = await Bench.start(dut)
     StoreBuffer(bench, buffer, spec.matrix_rows)
     slaves = [

@@ -50,7 +50,7 @@ class Watch:
 async def takes_tokens(dut: Any, gaps: str) -> None:
     depth, cycles = parameters()["tokens"], parameters()["cycles"]
     rng = random.Random(f"{seed()} {gaps}")
-    for name in ("restart", "running", "host_write__enable", "best_index", "host_read__address"):
+    for name in ("running", "host_write__enable", "best_index", "host_read__address"):
         getattr(dut, name).value = 0
     bench = await Bench.start(dut)
     bench.agents.append(Others(dut, rng))
@@ -73,10 +73,10 @@ async def takes_tokens(dut: Any, gaps: str) -> None:
         )
         for number, stop in enumerate(stops):
             getattr(dut, f"stop_token__{number}").value = stop
-        dut.restart.value = 1
+        dut.rst.value = 1
         dut.running.value = 1
         await bench.cycles(1)
-        dut.restart.value = 0
+        dut.rst.value = 0
         await bench.cycles(1)
         assert (int(dut.token.value), int(dut.ended.value), int(dut.length.value)) == (0, 0, 0)
         watch = Watch(bench)
@@ -120,7 +120,6 @@ async def takes_tokens(dut: Any, gaps: str) -> None:
 @cocotb.test()
 async def takes_one_instruction_at_a_time(dut: Any) -> None:
     for name in (
-        "restart",
         "host_write__enable",
         "best_index",
         "prompt_length",
@@ -140,8 +139,8 @@ async def takes_one_instruction_at_a_time(dut: Any) -> None:
 
 
 @cocotb.test()
-async def restart_drops_what_is_under_way(dut: Any) -> None:
-    for name in ("restart", "host_write__enable", "best_index", "steps", "stop_enable"):
+async def reset_drops_what_is_under_way(dut: Any) -> None:
+    for name in ("host_write__enable", "best_index", "steps", "stop_enable"):
         getattr(dut, name).value = 0
     dut.running.value = 1
     dut.prompt_length.value = 4
@@ -154,10 +153,10 @@ async def restart_drops_what_is_under_way(dut: Any) -> None:
         source.send([{"sync": sync, "position": 2}])
         await source.drained()
         await bench.cycles(age)
-        dut.restart.value = 1
+        dut.rst.value = 1
         await bench.cycles(1)
-        dut.restart.value = 0
-        # What `restart` meets in its own cycle is of no consequence: everything is set back behind it.
+        dut.rst.value = 0
+        # What the reset meets in its own cycle is of no consequence: everything is set back behind it.
         await bench.cycles(1)
         watch = Watch(bench)
         bench.agents.append(watch)

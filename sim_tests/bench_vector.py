@@ -172,7 +172,6 @@ class LoadedUnit:
 
 
 async def begin(dut: Any, pace: Pace = FLOWING) -> LoadedUnit:
-    dut.restart.value = 0
     dut.load.value = 0
     bench = await Bench.start(dut)
     return LoadedUnit(bench, bench_machine(parameters()["target"]), pace)
@@ -264,7 +263,7 @@ async def refuses_illegal_operations_and_stays_idle(dut: Any) -> None:
 
 
 @cocotb.test()
-async def restart_drops_what_is_under_way_and_forgets_the_maximum(dut: Any) -> None:
+async def reset_drops_what_is_under_way_and_forgets_the_maximum(dut: Any) -> None:
     unit = await begin(dut)
     await unit.load(np.random.default_rng(seed()))
     one = 0x3F800000
@@ -280,9 +279,9 @@ async def restart_drops_what_is_under_way_and_forgets_the_maximum(dut: Any) -> N
     await unit.source.drained()
     await unit.bench.cycles(random.Random(seed()).randint(30, 90))
     assert unit.monitor.writes > 0
-    dut.restart.value = 1
+    dut.rst.value = 1
     await unit.bench.cycles(1)
-    dut.restart.value = 0
+    dut.rst.value = 0
     await unit.bench.cycles(2)
     assert int(dut.best_index.value) == 0
     unit.monitor.writes = 0

@@ -73,14 +73,11 @@ class StoreSystem(wiring.Component):
     and `host` one a channel.
     """
 
-    restart: Value
-
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.ST))),
             **unit_members(Unit.ST),
-            "restart": In(1),
             "idle": Out(1),
             "error": Out(1),
             "beat": Out(1),
@@ -93,7 +90,6 @@ class StoreSystem(wiring.Component):
         m.submodules.unit = unit = StoreUnit(self.spec)
         for name in ("done", "checksum", "illegal", "idle", "error", "beat"):
             m.d.comb += getattr(self, name).eq(getattr(unit, name))
-        m.d.comb += unit.restart.eq(self.restart)
         for name in ("i", "source"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(unit, name))
         for channel, memory in enumerate(_memories(m, self)):

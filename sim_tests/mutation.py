@@ -126,7 +126,7 @@ def _list(folder: Path, names: Sequence[str], each: int, seed: int) -> dict[str,
     for number, name in enumerate(names):
         listed = (folder / f"list{number}.ys").read_text().splitlines()
         kept = [
-            line for line in listed if not re.search(r"-mode none|-port \\?(clk|\w*CLK) ", line)
+            line for line in listed if not re.search(r"-mode none|-port \\?\w*(clk|CLK) ", line)
         ]
         random.Random(name).shuffle(kept)
         result[name] = kept[:each]

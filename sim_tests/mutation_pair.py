@@ -10,13 +10,11 @@ from sim_tests.mutation_scope import Scope
 __all__ = ["CUT_PRODUCT", "PRODUCT", "SIDES", "pair", "products"]
 
 SIDES = ("gold", "gate")
-RESET = "rst"
 _RAM_PORTS = {
     "clk": None,
     "write_enable": ("write0", "write1"),
     "write_address": ("where0", "where1"),
     "write_data": ("what0", "what1"),
-    "read_enable": ("read0", "read1"),
     "read_address": ("row0", "row1"),
     "read_data": ("data0", "data1"),
 }
@@ -26,25 +24,14 @@ _RAM_PAIR = """
 module ram_pair #(parameter WIDTH = 1, ADDRESS = 1, ENABLES = 1) (
     input clk,
     input [ENABLES-1:0] write0, write1, input [ADDRESS-1:0] where0, where1, input [WIDTH-1:0] what0, what1,
-    input read0, read1, input [ADDRESS-1:0] row0, row1,
+    input [ADDRESS-1:0] row0, row1,
     input [WIDTH-1:0] content, other,
     output [WIDTH-1:0] data0, data1,
     output different
 );
-    // Row that each side has read last; whether it was written since; whether both have the same content.
-    reg [ADDRESS-1:0] held0 = 0, held1 = 0;
-    reg stale0 = 0, stale1 = 0, same = 1;
-    wire [ADDRESS-1:0] next0 = read0 ? row0 : held0, next1 = read1 ? row1 : held1;
-    wire hit0 = |write0 && where0 == next0, hit1 = |write0 && where0 == next1;
-    always @(posedge clk) begin
-        held0 <= next0;
-        held1 <= next1;
-        stale0 <= read0 ? hit0 : stale0 | hit0;
-        stale1 <= read1 ? hit1 : stale1 | hit1;
-        if (read0 && read1) same <= row0 == row1;
-        else if (read0) same <= row0 == held1 && !stale1;
-        else if (read1) same <= row1 == held0 && !stale0;
-    end
+    // Whether both sides have read the same row.
+    reg same = 1;
+    always @(posedge clk) same <= row0 == row1;
     assign data0 = content;
     assign data1 = same ? content : other;
     localparam PART = WIDTH / ENABLES;
@@ -124,7 +111,7 @@ def pair(folder: Path, scope: Scope) -> str:
     inputs, lines, different = ["clk"], ["input clk; wire now;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
-            if name != "clk":
+            if not _is_clock(name):
                 inputs.append(name)
                 bits = narrow.get(name, width[name])
                 lines.append(f"input [{bits - 1}:0] {_escaped(name)};")
@@ -166,12 +153,17 @@ def pair(folder: Path, scope: Scope) -> str:
         [] if not limits else [n for n in inputs if n in ports and n != "clk" and n not in limits]
     )
     for name in given:
-        value = "1" if name == RESET else "0"
+        value = "1" if _is_reset(name) else "0"
         lines.append(
             f"wire [{narrow.get(name, width[name]) - 1}:0] {_escaped(f'given:{name}')}= now ? {value} : {_escaped(name)};"
         )
     for side in SIDES:
         connected = {name: name if name in inputs else f"{side}:{name}" for name in ports}
+        connected |= {
+            name: "clk"
+            for name, port in ports.items()
+            if port["direction"] == "input" and _is_clock(name)
+        }
         connected |= {name: f"given:{name}" for name in given}
         lines.append(_instance(side, f"{side}_side", connected, {}))
     head = f"module pair({', '.join(map(_escaped, inputs))}, output different);"
@@ -196,5 +188,10 @@ def _escaped(name: str) -> str:
 
 
 def _is_clock(name: str) -> bool:
-    """Whether a port is a clock that goes to a part that was cut out."""
-    return name.rpartition(".")[2] == "clk"
+    """Whether a port is a clock, of the module or of a part that was cut out: there is only one."""
+    return name.endswith("clk")
+
+
+def _is_reset(name: str) -> bool:
+    """Whether an input is a reset, of whatever clock domain."""
+    return name.endswith("rst")

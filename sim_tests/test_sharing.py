@@ -16,9 +16,9 @@ def test_shared_modules_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = dataclasses.replace(load_machine("two-core"), name="two-core-shared")
     netlist = simulation_netlist(spec)
     for kind in ("core", "matrix_row", "matrix_scaler", "vector_lane"):
-        # What an instance is reset with is computed outside of it.
         assert netlist.count(f"\nmodule lpu_{kind}(") == 1
-    assert netlist.count("= rst | restart;") == 2 * spec.matrix_rows + spec.lanes
+    # Of the rows, the scalers and the lanes; the cores keep what is under way on the bus.
+    assert netlist.count(".rst(run_rst)") == 2 * spec.matrix_rows + spec.lanes
     program = TokenProgram(spec)
     request = Request((3, 1, 2), 4)
     result = simulate(spec, program.program, request.prompt, request.tokens)

@@ -34,7 +34,6 @@ class VectorHarness(wiring.Component):
     done: Any
     checksum: Any
     illegal: Any
-    restart: Any
     best_index: Any
     load: Any
     load_select: Any
@@ -47,7 +46,6 @@ class VectorHarness(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.SFU))),
             **unit_members(Unit.SFU),
-            "restart": In(1),
             "best_index": Out(INDEX_BITS),
             "load": In(1),
             "load_select": In(4),
@@ -62,7 +60,6 @@ class VectorHarness(wiring.Component):
         m.submodules.unit = unit = VectorUnit(self.spec)
         connect(m, flipped(self.i), unit.i)
         m.d.comb += [
-            unit.restart.eq(self.restart),
             self.done.eq(unit.done),
             self.checksum.eq(unit.checksum),
             self.illegal.eq(unit.illegal),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from amaranth.hdl import Array, Cat, ClockSignal, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, ClockSignal, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2
@@ -33,13 +33,10 @@ class Buffer(wiring.Component):
     -------
     write : In(write_port(depth, width, granularity))
     read : In(read_port(depth, width)), an array of `readers`
-    enable : In(readers)
-        Reader r keeps its data while bit r is 0.
     """
 
     write: Any
     read: list[Any]
-    enable: Value
 
     def __init__(
         self, depth: int, width: int, granularity: int | None = None, readers: int = 1
@@ -55,7 +52,6 @@ class Buffer(wiring.Component):
         super().__init__({
             "write": In(write_port(depth, width, granularity)),
             "read": In(read_port(depth, width)).array(readers),
-            "enable": In(readers, init=(1 << readers) - 1),  # pyright: ignore[reportCallIssue] stubs lack init
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -71,7 +67,6 @@ class Buffer(wiring.Component):
                 i_write_enable=self.write.enable,
                 i_write_address=self.write.address,
                 i_write_data=self.write.data,
-                i_read_enable=self.enable[number],
                 i_read_address=reader.address,
                 o_read_data=reader.data,
             )

@@ -13,6 +13,7 @@ from hw.core.load import LoadUnit
 from hw.core.matrix import STREAM_PAIR, MatrixEngine
 from hw.core.operands import REGISTER_BITS
 from hw.core.ports import read_port
+from hw.core.restart import restart_domain
 from hw.core.retirement import trace_layout
 from hw.core.sequencer import Sequencer
 from hw.core.store import StoreUnit
@@ -122,12 +123,15 @@ def add_core(
     """
     command, status = core.command, core.status
     m.submodules.tokens = tokens = Tokens()
-    engine: Any = MatrixEngine(spec, vendor=vendor, wires=wires)
+    matrix: Any = MatrixEngine(spec, vendor=vendor, wires=wires)
     m.submodules.load = load = LoadUnit(spec)
     m.submodules.store = store = StoreUnit(spec)
-    m.submodules.matrix = matrix = engine
-    m.submodules.vector = vector = VectorUnit(spec)
-    m.submodules.system = system = SystemUnit(spec)
+    # Load and store have to end what they have begun on the bus.
+    run = restart_domain(m, "run", command.start)
+    vector, system = VectorUnit(spec), SystemUnit(spec)
+    m.submodules.matrix = run(matrix)
+    m.submodules.vector = run(vector)
+    m.submodules.system = run(system)
     units = {
         Unit.LD: load,
         Unit.ST: store,
@@ -144,6 +148,7 @@ def add_core(
         connect(m, flipped(core.write[channel]), store.axi[channel])
     m.d.comb += [
         tokens.clear.eq(command.start),
+        load.restart.eq(command.start),
         status.overflow.eq(tokens.overflow),
         status.settled.eq(load.idle & store.idle),
         status.read_error.eq(load.error),
@@ -198,7 +203,6 @@ def _sequencer(
     connect(m, sequencer.o, component.i)
     connect(m, flipped(getattr(command, f"instruction{int(unit)}")), sequencer.instruction)
     m.d.comb += [
-        component.restart.eq(command.start),
         sequencer.start.eq(command.start),
         sequencer.stop.eq(~command.running),
         sequencer.cycle.eq(command.cycle),

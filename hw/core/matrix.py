@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -67,8 +67,6 @@ class MatrixEngine(wiring.Component):
     done, checksum, illegal : Out
         See `hw.core.ports.unit_members`. An instruction of which only the steps show that it is
         illegal (a group that does not fit) is reported before it wrote anything.
-    restart : In(1)
-        Back to the state after reset: ring pointers and accumulators too.
     stream : Out(read_port)
         Stream ring: two consecutive words, the first in the low half. Addresses count words; pairs of words if
         the machine's `stream_alignment` is `STREAM_PAIR`.
@@ -86,7 +84,6 @@ class MatrixEngine(wiring.Component):
     done: Value
     checksum: Value
     illegal: Value
-    restart: Value
     # Buffer ports; pyright knows no members of interfaces.
     stream: Any
     scales: Any
@@ -107,7 +104,6 @@ class MatrixEngine(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.MPE))),
             **unit_members(Unit.MPE),
-            "restart": In(1),
             "stream": Out(read_port(spec.stream_words // words, 2 * word_bits)),
             "scales": Out(read_port(spec.scale_words, word_bits)),
             "activations": Out(read_port(activation_depth, 8 * row)).array(spec.matrix_columns),
@@ -117,7 +113,7 @@ class MatrixEngine(wiring.Component):
             ),
         })
 
-    def elaborate(self, platform: object) -> Elaboratable:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         spec = self.spec
         m.submodules.sequence = sequence = MatrixSequence(spec)
@@ -164,7 +160,7 @@ class MatrixEngine(wiring.Component):
             drain.block_last.eq(steps[accumulated].block_last),
             drain.last.eq(steps[accumulated].last),
         ]
-        return ResetInserter(self.restart)(m)
+        return m
 
     def _read_scales(self, m: Module, sequence: MatrixSequence, step: data.View) -> None:
         """Read pointer of the scale ring; every pass of a block reads the same words.
@@ -250,7 +246,7 @@ class MatrixEngine(wiring.Component):
             logic_slots = self.spec.row_logic_slots(first)
             row = MatrixRow(self.spec, vendor=self.vendor, logic_slots=logic_slots)
             m.submodules[f"row_{first}"] = repeated(
-                row, platform, self.spec.cores * self.spec.matrix_rows, self.restart
+                row, platform, self.spec.cores * self.spec.matrix_rows
             )
             group_sums += row.group_sums
             m.d.comb += [
@@ -335,7 +331,7 @@ class MatrixEngine(wiring.Component):
         for begin in range(0, self.spec.matrix_rows, shared):
             scaler = MatrixScaler(self.spec)
             m.submodules[f"scaler_{begin}"] = repeated(
-                scaler, platform, self.spec.cores * self.spec.matrix_rows, self.restart
+                scaler, platform, self.spec.cores * self.spec.matrix_rows
             )
             m.d.comb += [
                 scaler.scaled.eq(sequence.mode.scaled),

@@ -50,6 +50,8 @@ class MatrixMode:
         The machine has it.
     wired : Value
         The weights are those of a hardwired matrix: what is said of steps below does not count.
+    format : Value
+        The format of the weights; what no format of the machine needs is constant.
     wide : Value
         Four weights a step, not eight.
     sparse, bitmap : Value
@@ -68,6 +70,7 @@ class MatrixMode:
 
     legal: Value
     wired: Value
+    format: Value
     wide: Value
     sparse: Value
     bitmap: Value
@@ -107,6 +110,7 @@ class MatrixMode:
         return cls(
             legal=legal,
             wired=code == WIRES if spec.wired_bits else Const(0, 1),
+            format=table("format", lambda step: step.weight),
             wide=table("wide", lambda step: is_wide(step.weight)),
             sparse=table("sparse", lambda step: step.kept > 0),
             bitmap=table("bitmap", lambda step: step.bitmap),

@@ -129,10 +129,9 @@ class MatrixSequence(wiring.Component):
         m.d.comb += [self.i.ready.eq(~busy), accept.eq(self.i.valid & self.i.ready)]
         asked = MatrixMode.decode(m, payload, self.spec)
         mode = asked.registered(m, accept)
-        for name in ("quarters", "wide", "sparse", "bitmap", "windows"):
+        for name in ("format", "quarters", "wide", "sparse", "bitmap", "windows"):
             m.d.comb += self.mode[name].eq(getattr(mode, name))
         m.d.comb += [
-            self.mode.format.eq(operation.format),
             self.mode.scaled.eq(operation.scaled),
             self.wired.eq(mode.wired),
         ]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, ResetInserter, Value
+from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect
 
@@ -11,6 +11,7 @@ from hw.core.axi_lite import axi_lite
 from hw.core.control import Control
 from hw.core.core import Core, add_core, core_signature, join
 from hw.core.exchange import Exchange, RowResults, TokenChoice
+from hw.core.restart import restart_domain
 from hw.core.retirement import trace_layout
 from hw.sharing import repeated
 from hw.spec.instructions import Unit
@@ -134,9 +135,10 @@ class Processor(wiring.Component):
         """Exchanges and tokens of all cores."""
         exchange = Exchange(self.spec)
         # Nothing that an earlier run left under way may come in.
-        m.submodules.exchange = ResetInserter(control.command.start)(exchange)
+        network = restart_domain(m, "network", control.command.start)
+        m.submodules.exchange = network(exchange)
         results = RowResults(self.spec)
-        m.submodules.row_results = ResetInserter(control.command.start)(results)
+        m.submodules.row_results = network(results)
         m.submodules.token_choice = choice = TokenChoice(self.spec)
         token_go = Cat(core.token_offer for core in cores).all()
         m.d.comb += exchange.offer.eq(Cat(core.offer for core in cores))

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.buffers import Buffer
 from hw.core.operands import INDEX_BITS, REGISTER_BITS, OperandEvaluator, State
 from hw.core.ports import operation_layout, write_port
+from hw.core.restart import restart_domain
 from hw.core.retirement import CYCLE_BITS, PC_BITS, flight_layout, in_flight, trace_layout
 from hw.spec.instructions import (
     COUNT_BITS,
@@ -183,7 +184,6 @@ class Sequencer(wiring.Component):
             fetch &= ~self.hold
         m.d.comb += [
             memory.read[0].address.eq(pc),
-            memory.enable.eq(fetch),
             word.eq(memory.read[0].data),
             self.outside.eq(fetch & (pc >= self.spec.instructions)),
         ]
@@ -396,7 +396,7 @@ class Sequencer(wiring.Component):
             room = Value.cast(1)
         else:
             queue = fifo.SyncFIFO(width=layout.size, depth=depth)
-            m.submodules.queue = ResetInserter(self.start)(queue)
+            m.submodules.queue = restart_domain(m, "queue", self.start)(queue)
             m.d.comb += [
                 queue.w_data.eq(issued.as_value()),
                 queue.w_en.eq(issue),

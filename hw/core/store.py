@@ -35,8 +35,6 @@ class StoreUnit(wiring.Component):
     i : In(stream.Signature(operation_layout(Unit.ST)))
     done, checksum, illegal : Out
         See `hw.core.ports.unit_members`.
-    restart : In(1)
-        Has no effect on a unit that is idle; there for symmetry with `LoadUnit`.
     idle : Out(1)
         No instruction is under way.
     error : Out(1)
@@ -51,7 +49,6 @@ class StoreUnit(wiring.Component):
     done: Value
     checksum: Value
     illegal: Value
-    restart: Value
     idle: Value
     error: Value
     beat: Value
@@ -63,7 +60,6 @@ class StoreUnit(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.ST))),
             **unit_members(Unit.ST),
-            "restart": In(1),
             "idle": Out(1),
             "error": Out(1),
             "beat": Out(1),

@@ -40,8 +40,6 @@ class SystemUnit(wiring.Component):
     i : In(stream.Signature(operation_layout(Unit.SYS)))
     done, checksum, illegal : Out(1), Out(32), Out(1)
         See `hw.core.ports.unit_members`; no instruction is illegal.
-    restart : In(1)
-        Begin a run: TOKEN, END and `length` become 0, and an instruction under way is dropped.
     running : In(1)
         The unit has the token buffer; otherwise `host_read` and `host_write` have it.
     host_read, host_write : In(read_port), In(write_port)
@@ -65,7 +63,6 @@ class SystemUnit(wiring.Component):
     done: Value
     checksum: Value
     illegal: Value
-    restart: Value
     running: Value
     host_read: Any
     host_write: Any
@@ -89,7 +86,6 @@ class SystemUnit(wiring.Component):
             "i": In(stream.Signature(operation_layout(Unit.SYS))),
             **barrier,
             **unit_members(Unit.SYS),
-            "restart": In(1),
             "running": In(1),
             "host_read": In(read_port(spec.tokens, TOKEN_BITS)),
             "host_write": In(write_port(spec.tokens, TOKEN_BITS)),
@@ -150,9 +146,6 @@ class SystemUnit(wiring.Component):
                 self.ended.eq(last_end),
                 self.length.eq(position + 1),
             ]
-        with m.If(self.restart):
-            m.d.sync += [self.token.eq(0), self.ended.eq(0), self.length.eq(0)]
-            m.d.sync += [stage.eq(0) for stage in (*stages, synced)]
 
         m.d.comb += [
             crc.start.eq(1),

@@ -1,6 +1,6 @@
 """The vector unit (SFU): function(A*B + C) over rows, with reductions."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -68,8 +68,6 @@ class VectorUnit(wiring.Component):
         Operations, operands evaluated.
     done, checksum, illegal : Out
         See `unit_members`.
-    restart : In(1)
-        Drop what is under way, and forget ARGMAX.
     best_index : Out(INDEX_BITS)
         Index of the largest element that ARGMAX has seen.
     best_key : Out(KEY_BITS)
@@ -88,7 +86,6 @@ class VectorUnit(wiring.Component):
     done: Value
     checksum: Value
     illegal: Value
-    restart: Value
     best_index: Value
     best_key: Value
     # With several cores.
@@ -110,7 +107,6 @@ class VectorUnit(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(operation_layout(Unit.SFU))),
             **unit_members(Unit.SFU),
-            "restart": In(1),
             "best_index": Out(INDEX_BITS),
             "best_key": Out(KEY_BITS),
             **exchange_members(spec),
@@ -119,12 +115,6 @@ class VectorUnit(wiring.Component):
         })
 
     def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.pipeline = ResetInserter(self.restart)(self._pipeline(platform))
-        return m
-
-    def _pipeline(self, platform: object) -> Module:
-        """Everything; apart, so that `restart` can reset all of it."""
         m = Module()
         new = self.i.payload
         operation = Signal(operation_layout(Unit.SFU), reset_less=True)
@@ -283,7 +273,7 @@ class VectorUnit(wiring.Component):
         for index in range(self.spec.lanes):
             lane = VectorLane()
             m.submodules[f"lane_{index}"] = repeated(
-                lane, platform, self.spec.cores * self.spec.lanes, self.restart
+                lane, platform, self.spec.cores * self.spec.lanes
             )
             m.d.comb += [
                 *(getattr(lane, n).eq(o.word_select(index, 32)) for n, o in operands.items()),

@@ -10,7 +10,6 @@ module lpu_ram #(
     input [WIDTH/GRANULARITY-1:0] write_enable,
     input [ADDRESS-1:0] write_address,
     input [WIDTH-1:0] write_data,
-    input read_enable,
     input [ADDRESS-1:0] read_address,
     output reg [WIDTH-1:0] read_data
 );
@@ -31,6 +30,6 @@ module lpu_ram #(
             if (write_enable[part])
                 memory[write_address][part*GRANULARITY+:GRANULARITY]
                     <= write_data[part*GRANULARITY+:GRANULARITY];
-        if (read_enable) read_data <= memory[read_address];
+        read_data <= memory[read_address];
     end
 endmodule
