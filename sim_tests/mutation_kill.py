@@ -18,7 +18,13 @@ from sim_tests.fuzz_case import FuzzCase
 from sim_tests.fuzz_illegal import endless, faults
 from sim_tests.fuzz_run import ContinuedMachine, NativeRunner, Played
 from sim_tests.mutation import PLUSARG, Mutant, MutatedNetlist
-from sim_tests.mutation_programs import control_cases, steps_case, sums_case
+from sim_tests.mutation_programs import (
+    argmax_case,
+    control_cases,
+    last_cases,
+    steps_case,
+    sums_case,
+)
 from sim_tests.mutation_scripts import (
     LOOKED_AT,
     far_end,
@@ -89,7 +95,8 @@ class Killer:
         cases = corpus(spec, programs, seed).cases
         self._programs(cases, self.trials)
         rng = random.Random(seed)
-        directed = [sums_case(spec), steps_case(spec), *control_cases(spec)]
+        directed = [sums_case(spec), steps_case(spec), argmax_case(spec)]
+        directed += [*control_cases(spec), *last_cases(spec)]
         for number, case in enumerate(directed):
             case = dataclasses.replace(case, seed=number)
             self.trials.append(self._legal(case, expect(case.program, case.request)))

@@ -1,4 +1,4 @@
-"""Programs for what random ones hardly ever do: sums next to a tie of rounding, many steps, wide counts, long loops."""
+"""Programs for what random ones hardly ever do: sums next to a tie of rounding, wide counts, long loops, and more."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.spec.instructions import (
+    BUFFER_BITS,
     COUNT_BITS,
     LOOP_DEPTH,
     Condition,
@@ -21,7 +22,7 @@ from hw.spec.instructions import (
 from hw.spec.machine import MachineSpec
 from hw.spec.program import Program
 from mapping.lowering.assembler import Address, Assembler, Count, Place, fixed, units
-from mapping.lowering.vector_program import Operand, VectorProgram
+from mapping.lowering.vector_program import Operand, VectorProgram, constant
 from sim_tests.exactness import Request
 from sim_tests.fuzz_case import FuzzCase
 
@@ -84,6 +85,56 @@ def sums_case(spec: MachineSpec) -> FuzzCase:
     for program in programs.values():
         program.emit(Opcode.HALT)
     return _case(spec, programs, memory.view(np.uint8).reshape(-1, spec.word_bytes))
+
+
+def argmax_case(spec: MachineSpec) -> FuzzCase:
+    """ARGMAX of a row that grows, from the last place on that an instruction can name; SYS takes the index."""
+    programs = {unit: Assembler(unit) for unit in Unit}
+    vector, system = programs[Unit.SFU], programs[Unit.SYS]
+    rows = 4
+    for row in range(rows):
+        _number(spec, vector, row, 1.0 + row)
+    VectorProgram(vector).apply(
+        fixed(rows * spec.lanes), Operand(Source.VECTOR, Place(0)), reduce=Reduce.ARGMAX, restart=1,
+        d=Place((1 << BUFFER_BITS) - 1), signal=units(Unit.SYS),
+    )  # fmt: skip
+    system.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
+    system.execute(wait=units(Unit.SFU))
+    for program in programs.values():
+        program.emit(Opcode.HALT)
+    return _case(spec, programs, np.zeros((1, spec.word_bytes), np.uint8))
+
+
+def last_cases(spec: MachineSpec) -> list[FuzzCase]:
+    """Vector instructions that are the last of a run; what lies behind their results is read in the next one."""
+    return [_last(spec, reduce) for reduce in Reduce if reduce != Reduce.ARGMAX]
+
+
+def _last(spec: MachineSpec, reduce: Reduce) -> FuzzCase:
+    programs = {unit: Assembler(unit) for unit in Unit}
+    vector = programs[Unit.SFU]
+    some = spec.vector_rows // 4
+    for source in (Source.SCALAR, Source.VECTOR):
+        VectorProgram(vector).apply(
+            fixed(1), Operand(source, Place(0), 1), rows=some, target=Target.VECTOR, d=Place(2 * some), d_pitch=1
+        )  # fmt: skip
+    _number(spec, vector, 3 * some, 1.5)
+    number = Operand(Source.VECTOR, Place(3 * some))
+    if reduce == Reduce.NONE:
+        VectorProgram(vector).apply(fixed(1), number, target=Target.VECTOR, d=Place(0))
+    else:
+        VectorProgram(vector).apply(fixed(1), number, reduce=reduce, entry=0)
+    for program in programs.values():
+        program.emit(Opcode.HALT)
+    return _case(spec, programs, np.zeros((1, spec.word_bytes), np.uint8))
+
+
+def _number(spec: MachineSpec, vector: Assembler, row: int, value: float) -> None:
+    """A row of the vector buffer, all of it the same."""
+    VectorProgram(vector).apply(
+        fixed(spec.lanes), Operand(Source.SCALAR, Place(0)), constant(0.0), constant(value),
+        target=Target.VECTOR, d=Place(row),
+    )  # fmt: skip
 
 
 def steps_case(spec: MachineSpec) -> FuzzCase:

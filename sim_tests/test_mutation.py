@@ -35,7 +35,7 @@ FEW_SEED = 64
 """One whose mutants are all shown by the first programs; the rest is for `test_all_mutants`."""
 PROGRAMS = 60
 MORE = 150
-PROOF_SECONDS = 120
+PROOF_SECONDS = 60
 
 
 @functools.cache
@@ -177,6 +177,23 @@ def test_what_is_beyond_a_limit_does_not_count(limit: int, same: bool, tmp_path:
     """A queue that is never full; its content is not reset."""
     scope = Scope("lpu_small", below=(("level", limit),))
     assert proved(tmp_path, LIMITED, "level == 4", "level == 6", scope) == same
+
+
+@pytest.mark.parametrize(
+    ("signal", "limit", "same"),
+    [
+        ("data[7:4]", 8, True),
+        ("data[7:4]", 9, False),
+        ("data[3:0]", 8, False),
+        ("data", 128, True),
+    ],
+)
+def test_inputs_and_parts_of_signals_have_limits(
+    signal: str, limit: int, same: bool, tmp_path: Path
+) -> None:
+    """The highest bit of an input is not kept."""
+    scope = Scope("lpu_small", below=((signal, limit),))
+    assert proved(tmp_path, LIMITED, "kept <= data;", "kept <= data & 127;", scope) == same
 
 
 PRODUCT = """

@@ -141,12 +141,16 @@ class Sequencer(wiring.Component):
         m = Module()
         state: Any = Signal(State)
         word = Signal(self.bits)
-        pc, issued_pc = Signal(PC_BITS), Signal(PC_BITS)
-        position = Signal(REGISTER_BITS)
-        skipped, rest = Signal(REGISTER_BITS), Signal(REGISTER_BITS)
+        # Only `start` sets what a program sees; before it the state is HALTED, and nobody looks at the rest.
+        pc, issued_pc = Signal(PC_BITS, reset_less=True), Signal(PC_BITS, reset_less=True)
+        position = Signal(REGISTER_BITS, reset_less=True)
+        skipped = Signal(REGISTER_BITS, reset_less=True)
+        rest = Signal(REGISTER_BITS, reset_less=True)
         # POSITION and SKIPPED change behind SUM only, and REST is read from WAIT on: it has time for a register of its own.
         m.d.sync += rest.eq(Mux(position > skipped, position - skipped, 0))
-        index = [Signal(INDEX_BITS, name=f"index{level}") for level in range(LOOP_DEPTH)]
+        index = [
+            Signal(INDEX_BITS, name=f"index{level}", reset_less=True) for level in range(LOOP_DEPTH)
+        ]
         opcode = self._field(word, Opcode.SYNC, "opcode")
         is_unit = Signal()
         m.d.comb += is_unit.eq((opcode == Opcode.SYNC) | (opcode == Opcode.EXECUTE))
@@ -309,8 +313,11 @@ class Sequencer(wiring.Component):
         index: list[Signal],
     ) -> None:
         position, skipped, rest = own
-        depth = Signal(range(LOOP_DEPTH + 1))
-        rounds = Array(Signal(COUNT_BITS, name=f"rounds{level}") for level in range(LOOP_DEPTH))
+        depth = Signal(range(LOOP_DEPTH + 1), reset_less=True)
+        rounds = Array(
+            Signal(COUNT_BITS, name=f"rounds{level}", reset_less=True)
+            for level in range(LOOP_DEPTH)
+        )
         indices = Array(index)
         innermost = Signal(range(LOOP_DEPTH))
         following = Signal(INDEX_BITS)
@@ -377,7 +384,7 @@ class Sequencer(wiring.Component):
         """Keep what is under way, in order; return whether there is room for one more."""
         layout = flight_layout(self.traced)
         issued = Signal(layout)
-        oldest = Signal(layout)
+        oldest = Signal(layout, reset_less=True)
         m.d.comb += [issued.signal.eq(self._field(word, Opcode.SYNC, "signal")), issued.pc.eq(pc)]
         if self.traced:
             m.d.comb += issued.issue.eq(self.cycle)

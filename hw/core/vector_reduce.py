@@ -149,7 +149,8 @@ class VectorMaximum(wiring.Component):
             m.d.sync += row_key.eq(key)
 
         best_key = self.best_key
-        position = Signal(INDEX_BITS - lane_bits)
+        # A row that is longer than a buffer is deep repeats its elements, and the first of equals is the best.
+        position = Signal(min(INDEX_BITS - lane_bits, BUFFER_BITS + 1), reset_less=True)
         with m.If(self.forget):
             m.d.sync += best_key.eq(0)
         with m.If(self.start):
