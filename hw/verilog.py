@@ -101,7 +101,7 @@ def _kinds(design: Any) -> dict[str, str]:
 
 
 def _inner(origin: Elaboratable) -> Elaboratable:
-    """What a wrapper such as a ResetInserter wraps."""
+    """What a wrapper such as a DomainRenamer wraps."""
     return _inner(origin._elaboratable_) if isinstance(origin, TransformedElaboratable) else origin
 
 

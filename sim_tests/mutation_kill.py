@@ -22,6 +22,7 @@ from sim_tests.mutation_programs import (
     argmax_case,
     control_cases,
     last_cases,
+    longest_cases,
     steps_case,
     sums_case,
 )
@@ -41,6 +42,8 @@ PATIENCE_SECONDS = 120
 HOST_TRIALS = 4
 FAR_LIMIT = 100
 """Cycles of a run of very many steps, in the watchdog's patience."""
+LONGEST_CYCLES = 10_000_000
+"""Cycles of a run with a loop of very many rounds."""
 MEMORY_TRIALS = 3
 """Of each kind of trouble with the memory."""
 ADDRESSES_TRIED = 5
@@ -90,6 +93,7 @@ class Killer:
         self.runner = NativeRunner(spec, netlist.folder)
         self.trials: list[Trial] = []
         self.further: list[Trial] = []
+        self.longest: list[Trial] = []
         self.seed = seed
         self.more = more
         cases = corpus(spec, programs, seed).cases
@@ -271,6 +275,18 @@ class Killer:
             cases = corpus(self.spec, self.more, self.seed + 100_000).cases
             self._programs(cases, self.further)
         return self._first(mutant, self.further)
+
+    def killed_last_by(self, mutant: Mutant) -> str | None:
+        """As `killed_by`, by loops of very many rounds, which take seconds each."""
+        if not self.longest:
+            for number, case in enumerate(longest_cases(self.spec)):
+                script = [*load_script(case.program), *run_script((1,), 1)]
+                trial = self._trial(f"longest loop {number}", case.program, script, LONGEST_CYCLES)
+                (result,) = self.runner.results(trial.played, case.request)
+                if result.error.code != ErrorCode.NONE:
+                    raise RuntimeError(f"{trial.name}: {result.error.code.name}")
+                self.longest.append(trial)
+        return self._first(mutant, self.longest)
 
     def _first(self, mutant: Mutant, trials: Sequence[Trial]) -> str | None:
         for trial in trials:

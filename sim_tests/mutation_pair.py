@@ -107,7 +107,7 @@ def pair(folder: Path, scope: Scope) -> str:
     width = {name: len(port["bits"]) for name, port in ports.items()}
     of_memory = {f"{memory}.{port}" for memory in memories for port in _RAM_PORTS}
     of_memory |= {f"{product}.{port}" for product in factors for port in _PRODUCT_PORTS}
-    limits, narrow = scope.limited, dict(scope.narrow)
+    limits, narrow = dict(scope.below), dict(scope.narrow)
     inputs, lines, different = ["clk"], ["input clk; wire now;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
@@ -167,11 +167,10 @@ def pair(folder: Path, scope: Scope) -> str:
         connected |= {name: f"given:{name}" for name in given}
         lines.append(_instance(side, f"{side}_side", connected, {}))
     head = f"module pair({', '.join(map(_escaped, inputs))}, output different);"
-    beyond = []
-    for signal, limit in scope.below:
-        name, bracket, bits = signal.partition("[")
-        seen = name if name in inputs else f"gold:{name}"
-        beyond.append(f"{_escaped(seen)}{bracket}{bits} >= {limit}")
+    beyond = [
+        f"{_escaped(name if name in inputs else f'gold:{name}')}>= {limit}"
+        for name, limit in scope.below
+    ]
     lines.append(f"assign now = {' || '.join(['0', *beyond])};")
     lines.append(f"assign different = !now && ({' || '.join(different)});")
     return "\n".join([_RAM_PAIR, _PRODUCT_PAIR, head, *lines, "endmodule\n"])

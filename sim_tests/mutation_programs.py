@@ -40,6 +40,10 @@ _ROWS = (96, 300, 511, 700)
 """Of one instruction; more take longer than the watchdog waits."""
 _LONG = 2100
 """Rounds, of which the indices have twelve bits."""
+_LONGEST = (1 << COUNT_BITS - 1) + 2
+"""Rounds, of which the indices have all bits."""
+_ROUND_CYCLES, _PAUSE_CYCLES = 15, 10
+"""Of SKIP, BRANCH and END_LOOP, and of INCREMENT and END_LOOP."""
 
 
 def sums() -> npt.NDArray[np.float32]:
@@ -157,6 +161,47 @@ def control_cases(spec: MachineSpec) -> list[FuzzCase]:
         _every_unit(spec, _skipped),
         _every_unit(spec, _indices),
     ]  # fmt: skip
+
+
+def longest_cases(spec: MachineSpec) -> list[FuzzCase]:
+    """Loops of so many rounds at every depth that their index has all its bits; seconds each."""
+    cases = []
+    for depth in range(LOOP_DEPTH):
+        for keeper in (Unit.SYS, Unit.LD):
+            programs = {unit: Assembler(unit) for unit in Unit}
+            for unit, program in programs.items():
+                if unit == keeper:
+                    _retire_for_long(program)
+                elif keeper == Unit.SYS or unit == Unit.SYS:
+                    _longest_loop(program, depth)
+                program.emit(Opcode.HALT)
+            cases.append(_case(spec, programs, np.zeros((1, spec.word_bytes), np.uint8)))
+    return cases
+
+
+def _longest_loop(a: Assembler, depth: int) -> None:
+    """A loop inside of `depth` others; only its last rounds, in which all bits of the index change, have an instruction."""
+    late = _LONGEST - 4
+    a.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
+    with ExitStack() as stack:
+        for _ in range(depth):
+            stack.enter_context(a.loop(fixed(1)))
+        a.emit(Opcode.LOOP, target=a.here + 6, **fixed(_LONGEST).fields("count"))
+        # SKIPPED is late - index, and REST, that is 1 - SKIPPED, is zero before.
+        head = a.emit(Opcode.SKIP, **Count(late, late, level=depth, step=1).fields("count"))
+        a.emit(Opcode.BRANCH, condition=int(Condition.REST), target=head + 3)
+        a.emit(Opcode.END_LOOP, target=head)
+        a.sync()
+        a.emit(Opcode.END_LOOP, target=head)
+
+
+def _retire_for_long(a: Assembler) -> None:
+    """An instruction now and then, lest the watchdog take the others for dead."""
+    pause = 100
+    with a.loop(fixed(_LONGEST * _ROUND_CYCLES // (pause * _PAUSE_CYCLES))):
+        with a.loop(fixed(pause)):
+            a.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
+        a.sync()
 
 
 def _every_unit(spec: MachineSpec, write: Callable[[Assembler], None]) -> FuzzCase:

@@ -133,7 +133,7 @@ def _side(scope: Scope, change: str | None, side: str) -> list[str]:
             "setattr -mod -set keep_hierarchy 1 =*lpu_product*",
         ]
         lines += [f"rename -enumerate -pattern product% {module}/t:*lpu_product*"]
-    lines += [f"expose {module}/w:{name}" for name in scope.limited]
+    lines += [f"expose {module}/w:{name}" for name, _ in scope.below]
     lines += [f"select {module}", f"write_json -selected {side}_cells.json", "select -clear"]
     lines += [
         f"expose -evert {module}/t:*lpu_*",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
-from hw.core.retirement import flight_layout, in_flight
+from hw.core.retirement import in_flight
 from hw.spec.instructions import Unit
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import Counter
@@ -13,8 +13,6 @@ from sim_tests.mutation import PROCESSOR, RAM, instances, modules_below
 
 CYCLES = 1 << 31
 """No run of a test takes so many: at a million simulated cycles a second it would be one of half an hour."""
-ROUNDS = 1 << 12
-"""No loop of a program of a test has more; the indices in a queue are there for the trace only."""
 PARTNERS = {
     "lpu_sequencer_ld": "lpu_load_unit",
     "lpu_sequencer_st": "lpu_store_unit",
@@ -37,7 +35,7 @@ class Scope:
         Modules below it that are looked into. Instances of all others are cut out like memories: what they get
         must be equal, what they give is free and the same for both.
     below : tuple of (str, int)
-        Signals of the module, or slices such as `name[7:4]`, and limits: only what happens before one of them reaches its limit is
+        Signals of the module, registers or inputs, and limits: only what happens before one of them reaches its limit is
         compared. In that cycle all other inputs are zero, and the module is reset.
     narrow : tuple of (str, int)
         Inputs of the module, and how many of their bits are free; those above are zero.
@@ -51,11 +49,6 @@ class Scope:
     below: tuple[tuple[str, int], ...] = ()
     narrow: tuple[tuple[str, int], ...] = ()
     cut_products: bool = False
-
-    @property
-    def limited(self) -> list[str]:
-        """The signals that have limits, whole."""
-        return sorted({signal.partition("[")[0] for signal, _ in self.below})
 
 
 def limits(module: str, spec: MachineSpec) -> dict[str, int]:
@@ -75,12 +68,7 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
         return {"steps_left": 4 * spec.stream_words + 1}
     if module == "lpu_sync_fifo_sequencer_ld_queue":
         # The load unit takes no instruction before the last burst of the one before is accepted.
-        rounds = {
-            f"w_port__data[{field.offset + field.width - 1}:{field.offset}]": ROUNDS
-            for name, field in flight_layout(True)
-            if name.startswith("index")
-        }
-        return {"level": in_flight(spec, Unit.LD)} | rounds
+        return {"level": in_flight(spec, Unit.LD)}
     return {}
 
 
