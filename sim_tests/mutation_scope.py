@@ -62,7 +62,8 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
         numbers += [first + unit for first in (Counter.BUSY, Counter.WAIT) for unit in Unit]
         return {"command__cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
     if module.startswith("lpu_sequencer_"):
-        return {"cycle": CYCLES}
+        # Behind its last instruction a program ends with an error.
+        return {"cycle": CYCLES, "program_counter": spec.instructions}
     if module == "lpu_matrix_sequence":
         # The weights of a pass are in the stream ring; those of a step take a quarter of a word at least.
         return {"steps_left": 4 * spec.stream_words + 1}

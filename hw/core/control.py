@@ -152,8 +152,10 @@ class Control(wiring.Component):
         program_hash: Signal,
     ) -> Value:
         """Start, end and errors of a run; returns the start."""
-        begin, wrong = Signal(), Signal()
-        asked, starting = Signal(), Signal()
+        begin = Signal()
+        wrong = Signal()
+        asked = Signal()
+        starting = Signal()
         running, cycle = self.command.running, self.command.cycle
         idle = Cat(status.idle for status in self.status).all()
         retired = Cat(status.retired for status in self.status).any()
@@ -232,7 +234,8 @@ class Control(wiring.Component):
         selected = Signal(3)
         part = Signal(range(most))
         address = Signal(ceil_log2(self.spec.instructions))
-        write, last = Signal(), Signal()
+        write = Signal()
+        last = Signal()
         m.d.comb += write.eq(
             slave.write & (slave.write_address == ControlRegister.INSTRUCTION_DATA) & ~self._active
         )

@@ -197,7 +197,9 @@ class MatrixDrain(wiring.Component):
         row_bits = exact_log2(spec.result_rows)
         # Row of the result buffer, with the part of the row below it.
         position = Signal(row_bits + part_bits)
-        block, vector, following = Signal(row_bits), Signal(row_bits), Signal(row_bits)
+        block = Signal(row_bits)
+        vector = Signal(row_bits)
+        following = Signal(row_bits)
         is_first = Signal()
         m.d.comb += following.eq(
             Mux(now.block_last, block + spec.block_rows, vector + self.result_pitch)

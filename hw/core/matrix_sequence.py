@@ -125,7 +125,9 @@ class MatrixSequence(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         operation, payload = self.operation, self.i.payload
-        accept, busy, counting = Signal(), Signal(), Signal()
+        accept = Signal()
+        busy = Signal()
+        counting = Signal()
         m.d.comb += [self.i.ready.eq(~busy), accept.eq(self.i.valid & self.i.ready)]
         asked = MatrixMode.decode(m, payload, self.spec)
         mode = asked.registered(m, accept)
@@ -193,7 +195,10 @@ class MatrixSequence(wiring.Component):
             drained = Mux(payload.vectors == 1, drain, spec.matrix_columns * drain)
         pause = Signal(range(max(spec.matrix_columns * drain, 2)), reset_less=True)
         pause_left = Signal.like(pause, reset_less=True)
-        paused, over, active, with_weights = Signal(), Signal(), Signal(), Signal()
+        paused = Signal()
+        over = Signal()
+        active = Signal()
+        with_weights = Signal()
         pausing = counting & pause_left.any()
         leading = self._count_lead(m, asked, accept, counting) if spec.wired_matrices else None
         m.d.comb += [
@@ -244,7 +249,9 @@ class MatrixSequence(wiring.Component):
         group_left = Signal.like(operation.group_steps, reset_less=True)
         group_first = Signal(reset_less=True)
         clear = Signal(reset_less=True)
-        group_end, group_last, misfit = Signal(), Signal(), Signal()
+        group_end = Signal()
+        group_last = Signal()
+        misfit = Signal()
         m.d.comb += [
             group_end.eq(group_left == 1),
             group_last.eq(Mux(operation.scaled, group_end, over)),

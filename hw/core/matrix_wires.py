@@ -133,7 +133,9 @@ class MatrixWires(wiring.Component):
         most = max(matrix.inputs for matrix in matrices) // row_bytes
         row = Signal(range(max(most, 2)), reset_less=True)
         digit = Signal(range(self.spec.wired_digits))
-        gathering, feeding, ends = Signal(), Signal(), Signal()
+        gathering = Signal()
+        feeding = Signal()
+        ends = Signal()
         with m.Switch(self.number):
             for number, matrix in enumerate(matrices, 1):
                 with m.Case(number):

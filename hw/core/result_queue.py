@@ -57,7 +57,9 @@ class ResultQueue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         entry = Signal(self.width, reset_less=True)
-        enable, pop, some = Signal(), Signal(), Signal()
+        enable = Signal()
+        pop = Signal()
+        some = Signal()
         level = Signal(range(self.depth + 1))
         later = Signal.like(level)
         m.submodules.storage = storage = memory.Memory(

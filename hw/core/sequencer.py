@@ -142,7 +142,8 @@ class Sequencer(wiring.Component):
         state: Any = Signal(State)
         word = Signal(self.bits)
         # Only `start` sets what a program sees; before it the state is HALTED, and nobody looks at the rest.
-        pc, issued_pc = Signal(PC_BITS, reset_less=True), Signal(PC_BITS, reset_less=True)
+        pc = Signal(PC_BITS, reset_less=True, name="program_counter")
+        issued_pc = Signal(PC_BITS, reset_less=True)
         position = Signal(REGISTER_BITS, reset_less=True)
         skipped = Signal(REGISTER_BITS, reset_less=True)
         rest = Signal(REGISTER_BITS, reset_less=True)

@@ -106,7 +106,9 @@ class SystemUnit(wiring.Component):
         operation: Any = self.i.payload
 
         # One bit moves through the stages of an EXECUTE; a SYNC skips to the last.
-        chosen, written, ended = Signal(), Signal(), Signal()
+        chosen = Signal()
+        written = Signal()
+        ended = Signal()
         synced = Signal()
         accept = Signal()
         # The token of all cores takes its time.
