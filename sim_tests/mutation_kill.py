@@ -23,6 +23,7 @@ from sim_tests.mutation_programs import (
     control_cases,
     last_cases,
     longest_cases,
+    registers_case,
     steps_case,
     sums_case,
 )
@@ -99,12 +100,13 @@ class Killer:
         cases = corpus(spec, programs, seed).cases
         self._programs(cases, self.trials)
         rng = random.Random(seed)
-        directed = [sums_case(spec), steps_case(spec), argmax_case(spec)]
+        directed = [sums_case(spec), steps_case(spec), argmax_case(spec), registers_case(spec)]
         directed += [*control_cases(spec), *last_cases(spec)]
         for number, case in enumerate(directed):
             case = dataclasses.replace(case, seed=number)
             self.trials.append(self._legal(case, expect(case.program, case.request)))
         self._far(rng, steps_case(spec))
+        self._illegal_counts()
         for case, expected in cases[:HOST_TRIALS]:
             self._trouble(rng, case, expected)
             far = far_end(rng, case)
@@ -198,6 +200,13 @@ class Killer:
         limit = FAR_LIMIT * self.spec.watchdog_cycles
         name = f"seed {case.seed}, far"
         self.trials.append(self._trial(name, case.program, far_script(rng, case), limit))
+
+    def _illegal_counts(self) -> None:
+        """Counts that depend on TOKEN: only programs must not ask for them."""
+        case = registers_case(self.spec, token=True)
+        script = load_script(case.program) + run_script(case.request.prompt, case.request.tokens)
+        limit = 2 * self.spec.watchdog_cycles
+        self.trials.append(self._trial("counts from TOKEN", case.program, script, limit))
 
     def _lengths(self, rng: random.Random, case: FuzzCase, expected: Expectation) -> None:
         """Other lengths, counts and stop tokens than the program is made for."""

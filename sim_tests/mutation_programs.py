@@ -1,5 +1,6 @@
 """Programs for what random ones hardly ever do: sums next to a tie of rounding, wide counts, long loops, and more."""
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -38,6 +39,8 @@ _MANTISSA = 23
 
 _ROWS = (96, 300, 511, 700)
 """Of one instruction; more take longer than the watchdog waits."""
+_COUNTED = 6
+"""What counts are from registers: more than any register holds."""
 _LONG = 2100
 """Rounds, of which the indices have twelve bits."""
 _LONGEST = (1 << COUNT_BITS - 1) + 2
@@ -139,6 +142,36 @@ def _number(spec: MachineSpec, vector: Assembler, row: int, value: float) -> Non
         fixed(spec.lanes), Operand(Source.SCALAR, Place(0)), constant(0.0), constant(value),
         target=Target.VECTOR, d=Place(row),
     )  # fmt: skip
+
+
+def registers_case(spec: MachineSpec, token: bool = False) -> FuzzCase:
+    """MPE with each of its counts from each register that a count may depend on, or, with `token`, from TOKEN.
+
+    That is no legal program, but what it does is seen.
+    """
+    programs = {unit: Assembler(unit) for unit in Unit}
+    load, matrix, system = programs[Unit.LD], programs[Unit.MPE], programs[Unit.SYS]
+    stream = int(Destination.STREAM)
+    load.execute(signal=units(Unit.MPE), destination=stream, **fixed(_COUNTED).fields("length"))
+    system.execute(signal=units(Unit.MPE))
+    request = Request((5, 1, 1, 1), 3)
+    values = {Register.ZERO: 0, Register.SKIPPED: 1, Register.REST: 2, Register.POSITION: 3}
+    values |= {Register.PROMPT_LENGTH: len(request.prompt), Register.STEPS: request.steps}
+    matrix.emit(Opcode.INCREMENT, **fixed(values[Register.POSITION]).fields("count"))
+    matrix.emit(Opcode.SKIP, **fixed(values[Register.SKIPPED]).fields("count"))
+    matrix.sync(wait=units(Unit.LD, Unit.SYS))
+    for name in ("blocks", "steps", "vectors"):
+        for register, value in ({Register.TOKEN: request.prompt[0]} if token else values).items():
+            counts = dict.fromkeys(("blocks", "steps", "vectors"), fixed(1))
+            counts[name] = Count(2 * _COUNTED, _COUNTED - value, register)
+            fields = {"format": int(spec.step_formats[0].weight), "first": 1, "last": 1}
+            for operand, count in counts.items():
+                fields |= count.fields(operand)
+            matrix.execute(**fields, result_pitch=1)
+    for program in programs.values():
+        program.emit(Opcode.HALT)
+    memory = np.arange(_COUNTED * spec.word_bytes, dtype=np.uint8).reshape(-1, spec.word_bytes)
+    return dataclasses.replace(_case(spec, programs, memory), request=request)
 
 
 def steps_case(spec: MachineSpec) -> FuzzCase:
