@@ -283,12 +283,14 @@ def _skipped(a: Assembler) -> None:
 
 
 def _indices(a: Assembler) -> None:
-    """Long loops at every depth."""
+    """Long loops at every depth, with instructions in them that must leave the index alone."""
     for depth in range(LOOP_DEPTH):
         with ExitStack() as stack:
             for _ in range(depth):
                 stack.enter_context(a.loop(fixed(1)))
             with a.loop(fixed(_LONG)):
+                a.emit(Opcode.SKIP, **fixed(1).fields("count"))
+                a.emit(Opcode.INCREMENT, **fixed(1).fields("count"))
                 a.sync()
     a.emit(Opcode.HALT)
 
