@@ -21,7 +21,7 @@ _RAM_PORTS = {
 """Ports of a memory, and what takes those of both sides in `ram_pair`."""
 
 _RAM_PAIR = """
-module ram_pair #(parameter WIDTH = 1, ADDRESS = 1, ENABLES = 1) (
+module ram_pair #(parameter WIDTH = 1, ADDRESS = 1, ENABLES = 1, KEEPS = 0) (
     input clk,
     input [ENABLES-1:0] write0, write1, input [ADDRESS-1:0] where0, where1, input [WIDTH-1:0] what0, what1,
     input [ADDRESS-1:0] row0, row1,
@@ -29,11 +29,19 @@ module ram_pair #(parameter WIDTH = 1, ADDRESS = 1, ENABLES = 1) (
     output [WIDTH-1:0] data0, data1,
     output different
 );
-    // Whether both sides have read the same row.
-    reg same = 1;
-    always @(posedge clk) same <= row0 == row1;
-    assign data0 = content;
-    assign data1 = same ? content : other;
+    // Whether both sides have read the same row, and the first one the same as before, which was not written since.
+    reg same = 1, again = 0, written = 0;
+    reg [ADDRESS-1:0] before = 0;
+    reg [WIDTH-1:0] kept = 0;
+    always @(posedge clk) begin
+        same <= row0 == row1;
+        again <= KEEPS && row0 == before && !written;
+        written <= |write0 && where0 == row0;
+        before <= row0;
+        kept <= data0;
+    end
+    assign data0 = again ? kept : content;
+    assign data1 = same ? data0 : other;
     localparam PART = WIDTH / ENABLES;
     wire [ENABLES-1:0] changed;
     genvar i;
@@ -108,7 +116,13 @@ def pair(folder: Path, scope: Scope) -> str:
     of_memory = {f"{memory}.{port}" for memory in memories for port in _RAM_PORTS}
     of_memory |= {f"{product}.{port}" for product in factors for port in _PRODUCT_PORTS}
     limits, narrow = dict(scope.below), dict(scope.narrow)
-    inputs, lines, different = ["clk"], ["input clk; wire now;"], []
+    # What a condition says of a signal is said of the first side.
+    names = {
+        name: _escaped(name if port["direction"] == "input" else f"gold:{name}")
+        for name, port in ports.items()
+    }
+    unused = {name: condition.format_map(names) for name, condition in scope.unused}
+    inputs, lines, different = ["clk"], ["input clk; wire now; reg behind_last = 0;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
             if not _is_clock(name):
@@ -119,7 +133,8 @@ def pair(folder: Path, scope: Scope) -> str:
         both = [_escaped(f"{side}:{name}") for side in SIDES]
         lines.append(f"wire [{width[name] - 1}:0] {', '.join(both)};")
         if name not in of_memory and name not in limits and not _is_clock(name):
-            different.append(" != ".join(both))
+            used = f"!({unused[name]}) && " if name in unused else ""
+            different.append(used + " != ".join(both))
     for number, memory in enumerate(memories):
         sizes = [
             width[f"{memory}.{port}"] for port in ("read_data", "read_address", "write_enable")
@@ -134,8 +149,8 @@ def pair(folder: Path, scope: Scope) -> str:
             if inners:
                 for side, inner in zip(SIDES, inners, strict=True):
                     connected[inner] = f"{side}:{memory}.{port}"
-        names = ["WIDTH", "ADDRESS", "ENABLES"]
-        parameters = dict(zip(names, map(str, sizes), strict=True))
+        parameters = dict(zip(["WIDTH", "ADDRESS", "ENABLES"], map(str, sizes), strict=True))
+        parameters["KEEPS"] = str(int(scope.registers))
         lines.append(_instance("ram_pair", f"pair{number}", connected, parameters))
     for number, product in enumerate(factors):
         sizes = [width[f"{product}.{port}"] for port in _PRODUCT_PORTS]
@@ -149,14 +164,19 @@ def pair(folder: Path, scope: Scope) -> str:
         parameters = dict(zip(["LEFT", "RIGHT", "WIDTH"], map(str, sizes), strict=True))
         lines.append(_instance("product_pair", f"product_pair{number}", connected, parameters))
     # Beyond a limit both begin anew, so that they are equal in all states that there are.
-    given = (
-        [] if not limits else [n for n in inputs if n in ports and n != "clk" and n not in limits]
-    )
+    ends = limits or scope.last
+    given = [n for n in inputs if n in ports and n != "clk" and n not in limits] if ends else []
     for name in given:
         value = "1" if _is_reset(name) else "0"
         lines.append(
             f"wire [{narrow.get(name, width[name]) - 1}:0] {_escaped(f'given:{name}')}= now ? {value} : {_escaped(name)};"
         )
+    for name in unused.keys() & set(inputs):
+        size = f"[{width[name] - 1}:0]"
+        inputs.append(f"any:{name}")
+        lines.append(f"input {size} {_escaped(f'any:{name}')};")
+        value = f"{unused[name]} ? {_escaped(f'any:{name}')}: {_escaped(name)}"
+        lines.append(f"wire {size} {_escaped(f'gate:{name}')}= {value};")
     for side in SIDES:
         connected = {name: name if name in inputs else f"{side}:{name}" for name in ports}
         connected |= {
@@ -165,13 +185,14 @@ def pair(folder: Path, scope: Scope) -> str:
             if port["direction"] == "input" and _is_clock(name)
         }
         connected |= {name: f"given:{name}" for name in given}
+        if side == "gate":
+            connected |= {name: f"gate:{name}" for name in unused if name in inputs}
         lines.append(_instance(side, f"{side}_side", connected, {}))
     head = f"module pair({', '.join(map(_escaped, inputs))}, output different);"
-    beyond = [
-        f"{_escaped(name if name in inputs else f'gold:{name}')}>= {limit}"
-        for name, limit in scope.below
-    ]
-    lines.append(f"assign now = {' || '.join(['0', *beyond])};")
+    beyond = [f"{names[name]}>= {limit}" for name, limit in scope.below]
+    last = [f"|{names[name]}" for name in scope.last]
+    lines.append(f"always @(posedge clk) behind_last <= {' || '.join(['0', *last])};")
+    lines.append(f"assign now = {' || '.join(['behind_last', *beyond])};")
     lines.append(f"assign different = !now && ({' || '.join(different)});")
     return "\n".join([_RAM_PAIR, _PRODUCT_PAIR, head, *lines, "endmodule\n"])
 

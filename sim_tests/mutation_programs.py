@@ -10,6 +10,8 @@ import numpy.typing as npt
 from hw.spec.instructions import (
     BUFFER_BITS,
     COUNT_BITS,
+    EXTENT_BITS,
+    FACTOR_BITS,
     LOOP_DEPTH,
     Condition,
     Destination,
@@ -219,13 +221,28 @@ def _longest_loop(a: Assembler, depth: int) -> None:
     with ExitStack() as stack:
         for _ in range(depth):
             stack.enter_context(a.loop(fixed(1)))
-        a.emit(Opcode.LOOP, target=a.here + 6, **fixed(_LONGEST).fields("count"))
+        a.emit(Opcode.LOOP, **fixed(_LONGEST).fields("count"))
         # SKIPPED is late - index, and REST, that is 1 - SKIPPED, is zero before.
         head = a.emit(Opcode.SKIP, **Count(late, late, level=depth, step=1).fields("count"))
         a.emit(Opcode.BRANCH, condition=int(Condition.REST), target=head + 3)
         a.emit(Opcode.END_LOOP, target=head)
         a.sync()
+        if a.unit == Unit.SFU:
+            _differences(VectorProgram(a), depth)
         a.emit(Opcode.END_LOOP, target=head)
+
+
+def _differences(vector: VectorProgram, depth: int) -> None:
+    """Counts that are one in the last round, as the difference of two wide products, and at their cap before."""
+    index = _LONGEST - 1
+    for scale in ((1 << FACTOR_BITS) - 2, 0xAAAB):
+        # The largest multiple of the scale that is one above a multiple of the index.
+        least = pow(scale, -1, index)
+        total = least + ((1 << EXTENT_BITS) - 1 - least) // index * index
+        count = Count(2, total, scale=scale, level=depth, step=total * scale // index)
+        entry = Operand(Source.SCALAR, Place(0))
+        vector.apply(count, entry, target=Target.VECTOR, d=Place(0))
+        vector.apply(fixed(1), entry, rows=count, target=Target.VECTOR, d=Place(0))
 
 
 def _retire_for_long(a: Assembler) -> None:

