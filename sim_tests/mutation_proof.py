@@ -33,6 +33,10 @@ STEPS = 4
 _DUMMY = "module dummy(input a, input b, output y); assign y = a & b; endmodule\n"
 
 
+class GaveUpError(Exception):
+    """A search ended without an answer."""
+
+
 def equal(plain: Path, change: str, scope: Scope, seconds: int) -> bool:
     """Whether a netlist and the same with a change by Yosys' `mutate` are proved equal."""
     gold = _gold(plain, scope)
@@ -46,24 +50,12 @@ def equal(plain: Path, change: str, scope: Scope, seconds: int) -> bool:
         (folder / "dummy.v").write_text(_DUMMY)
         script = _side(scope, change, "gate")
         script += ["read_rtlil ../gold.il", "read_verilog -sv pair.v", "hierarchy -top pair"]
-        script += [
-            "proc",
-            "flatten",
-            "setundef -zero",
-            "techmap",
-            "opt -fast",
-            "dffunmap",
-            "aigmap",
-        ]
-        script += [
-            "setundef -zero",
-            "opt_clean -purge",
-            "write_aiger -zinit miter.aig",
-        ]
+        script += ["proc", "flatten", "setundef -zero", "techmap", "opt -fast", "dffunmap"]
+        script += ["aigmap", "setundef -zero", "opt_clean -purge", "write_aiger -zinit miter.aig"]
         try:
             run_yosys("\n".join(script), folder, "miter", MOST_SECONDS)
             _abc(folder, "reduce", _REDUCE)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, GaveUpError):
             return False
         if products(gold, "gold", scope.module) != products(folder, "gate", scope.module):
             raise RuntimeError(f"{folder}: products of both sides are not the same cells")
@@ -74,10 +66,8 @@ def equal(plain: Path, change: str, scope: Scope, seconds: int) -> bool:
         if scope.registers:
             # What none of the first cycles shows, and no cycle behind STEPS that do not.
             first = _search(folder, f"bmc3 -F {STEPS + 1} -T {seconds}", MOST_SECONDS)
-            if (
-                first == (UNKNOWN, STEPS)
-                and _search(folder, f"ind -F {STEPS}", seconds)[0] == EQUAL
-            ):
+            further = _search(folder, f"ind -F {STEPS}", seconds)
+            if first == (UNKNOWN, STEPS) and further[0] == EQUAL:
                 return True
         for search in SEARCHES:
             found, _ = _search(folder, f"{search} -T {seconds}", MOST_SECONDS)
@@ -91,23 +81,32 @@ def _search(folder: Path, search: str, seconds: int) -> tuple[str, int]:
     commands = ("read_aiger reduced.aig", search, f"write_status {STATUS}")
     try:
         _abc(folder, "check", commands, seconds)
-    except subprocess.TimeoutExpired:
-        return UNKNOWN, -1
-    except RuntimeError as error:
-        # Of the 4 GB that WebAssembly has.
-        if "out of bounds memory access" not in str(error):
-            raise
+    except GaveUpError:
         return UNKNOWN, -1
     found, cycle, *_ = (folder / STATUS).read_text().split()
     return found, int(cycle)
 
 
 def _abc(folder: Path, name: str, commands: Sequence[str], seconds: float = MOST_SECONDS) -> None:
-    """Run commands of ABC; before and behind them there is the dummy that Yosys hands over, for it wants it back."""
+    """Run commands of ABC; before and behind them there is the dummy that Yosys hands over, for it wants it back.
+
+    Raises
+    ------
+    GaveUpError
+        If they take longer than `seconds`, or more memory than there is.
+    """
     script = ["strash", "backup", *commands, "restore"]
     (folder / f"{name}.abc").write_text("\n".join(script))
     yosys = f"read_verilog dummy.v\ntechmap\nabc -script {name}.abc"
-    run_yosys(yosys, folder, name, seconds)
+    try:
+        run_yosys(yosys, folder, name, seconds)
+    except subprocess.TimeoutExpired as error:
+        raise GaveUpError from error
+    except RuntimeError as error:
+        # Of the 4 GB that WebAssembly has.
+        if "out of bounds memory access" not in str(error):
+            raise
+        raise GaveUpError from error
 
 
 def _gold(plain: Path, scope: Scope) -> Path:

@@ -23,8 +23,6 @@ PARTNERS = {
     "lpu_sequencer_sys": "lpu_system_unit",
 }
 """A sequencer, and the unit that says which of its outputs count, and when."""
-
-
 OBSERVED_WHILE_VALID = tuple(name for name in PARTNERS if name != "lpu_sequencer_sys")
 """Sequencers whose units do not look at an operation that is not offered. SYS reads its buffer anyway."""
 UNITS = {f"lpu_sequencer_{unit.name.lower()}": unit for unit in Unit}
@@ -123,8 +121,9 @@ def _sequencer(text: str, module: str, opened: tuple[str, ...], below: Limits) -
 def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scope]:
     """Ever wider scopes for a change of a module.
 
-    The module alone; the same within its limits; the same with all that is in it; the one that uses it, if there is only one; the whole of its unit
-    and the partner of that, in the processor, without what products are, and with it.
+    The module alone; the same within its limits; a sequencer and its registers; the module with all that is in it; the one
+    that uses it, if there is only one; the whole of its unit and the partner of that, in the processor, without what
+    products are, and with it.
 
     Parameters
     ----------
