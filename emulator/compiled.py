@@ -14,11 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from numba import config, njit
+import numpy as np
+from numba import config, njit, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+from numba.np.numpy_support import carray
 
 # Its attributes come from the environment, so that type checkers do not know them.
 _settings: Any = config
 _Function = TypeVar("_Function", bound=Callable[..., object])
+_Array = TypeVar("_Array", bound=np.ndarray[Any, Any])
 _ROOT = Path(__file__).resolve().parent.parent
 _SOURCES = ("emulator/**/*.py", "hw/spec/*.py", "hw/spec/*.json")
 
@@ -37,6 +42,30 @@ def compiled(function: _Function, *, nogil: bool = False) -> _Function:
         return cast(_Function, njit(cache=True, nogil=nogil)(function))
     finally:
         _settings.CACHE_DIR = before
+
+
+def _elements(_typing: object, array: Any) -> Any:
+    """Where the elements of an array are."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+# In compiled code it takes the array alone.
+_pointer: Any = intrinsic(_elements)
+
+
+@njit(inline="always")
+def borrowed(array: _Array) -> _Array:
+    """The same array without a count of references, for compiled loops whose caller keeps it.
+
+    Counting takes atomic instructions wherever a part of an array is named or passed on: most of the time of a loop
+    that does little else.
+    """
+    elements: Any = carray(_pointer(array), array.shape)
+    return elements
 
 
 @functools.cache

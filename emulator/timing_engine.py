@@ -7,7 +7,7 @@ unknown can be earlier, because it would have to wait for one of these.
 """
 
 from emulator import sequencer as seq
-from emulator.compiled import compiled
+from emulator.compiled import borrowed, compiled
 from emulator.decode import OPCODE, SIGNAL, WAIT
 from emulator.timing_layout import (
     ACTIVE,
@@ -84,20 +84,14 @@ _NOT_YET, _OVERFLOWN = -1, -2
 @compiled
 def run_engine(run: Run) -> int:
     """Run to the end; DONE, or what was wrong with the program."""
-    # Taken apart here, because whatever holds an array costs time in every function that it is passed to.
-    (
-        code,
-        parameters,
-        memory,
-        units,
-        sequencers,
-        entries,
-        tokens,
-        completions,
-        records,
-        bursts,
-        totals,
-    ) = run
+    code, parameters, memory = borrowed(run.code), borrowed(run.parameters), borrowed(run.memory)
+    units, sequencers, entries = (
+        borrowed(run.units),
+        borrowed(run.sequencers),
+        borrowed(run.entries),
+    )
+    tokens, completions = borrowed(run.tokens), borrowed(run.completions)
+    records, bursts, totals = borrowed(run.records), borrowed(run.bursts), borrowed(run.totals)
     woken = (1 << UNITS) - 1
     while True:
         while woken:

@@ -6,6 +6,7 @@ meaning; `emulator` executes it.
 """
 
 import enum
+import functools
 from dataclasses import dataclass
 
 ENCODING_VERSION = 5
@@ -355,7 +356,8 @@ BUFFER_BITS = 16
 LANE_BITS = 16
 
 
-def operation_fields(unit: Unit) -> list[tuple[str, int]]:
+@functools.cache
+def operation_fields(unit: Unit) -> tuple[tuple[str, int], ...]:
     """Name and width of what a unit receives: its EXECUTE fields with every operand evaluated.
 
     A count `x` replaces its fields `x_cap ...`, a buffer address `x` its fields `x_base ...`; the memory
@@ -377,7 +379,7 @@ def operation_fields(unit: Unit) -> list[tuple[str, int]]:
             result.append((field.name, field.width))
     if unit == Unit.SYS:
         result.append(("position", COUNT_BITS))
-    return result
+    return tuple(result)
 
 
 def _is_operand_part(unit: Unit, operand: str, part: str) -> bool:
