@@ -30,7 +30,7 @@ module ram_pair #(parameter WIDTH = 1, ADDRESS = 1, ENABLES = 1, KEEPS = 0) (
     output different
 );
     // Whether both sides have read the same row, and the first one the same as before, which was not written since.
-    reg same = 1, again = 0, written = 0;
+    reg same = 1, again = 0, written = 1;
     reg [ADDRESS-1:0] before = 0;
     reg [WIDTH-1:0] kept = 0;
     always @(posedge clk) begin
@@ -122,7 +122,9 @@ def pair(folder: Path, scope: Scope) -> str:
         for name, port in ports.items()
     }
     unused = {name: condition.format_map(names) for name, condition in scope.unused}
-    inputs, lines, different = ["clk"], ["input clk; wire now; reg behind_last = 0;"], []
+    if unknown := (unused.keys() | narrow) - ports.keys():
+        raise ValueError(f"{scope.module} has no {', '.join(sorted(unknown))}")
+    inputs, lines, different = ["clk"], ["input clk; wire now; reg behind_end = 0;"], []
     for name, port in ports.items():
         if port["direction"] == "input" and name not in of_memory:
             if not _is_clock(name):
@@ -164,18 +166,20 @@ def pair(folder: Path, scope: Scope) -> str:
         parameters = dict(zip(["LEFT", "RIGHT", "WIDTH"], map(str, sizes), strict=True))
         lines.append(_instance("product_pair", f"product_pair{number}", connected, parameters))
     # Beyond a limit both begin anew, so that they are equal in all states that there are.
-    ends = limits or scope.last
-    given = [n for n in inputs if n in ports and n != "clk" and n not in limits] if ends else []
+    given: list[str] = []
+    if limits or scope.ends:
+        given = [name for name in inputs if name in ports and name not in {"clk", *limits}]
     for name in given:
         value = "1" if _is_reset(name) else "0"
         lines.append(
             f"wire [{narrow.get(name, width[name]) - 1}:0] {_escaped(f'given:{name}')}= now ? {value} : {_escaped(name)};"
         )
     for name in unused.keys() & set(inputs):
-        size = f"[{width[name] - 1}:0]"
+        size = f"[{narrow.get(name, width[name]) - 1}:0]"
         inputs.append(f"any:{name}")
         lines.append(f"input {size} {_escaped(f'any:{name}')};")
-        value = f"{unused[name]} ? {_escaped(f'any:{name}')}: {_escaped(name)}"
+        same = _escaped(f"given:{name}" if name in given else name)
+        value = f"{unused[name]} ? {_escaped(f'any:{name}')}: {same}"
         lines.append(f"wire {size} {_escaped(f'gate:{name}')}= {value};")
     for side in SIDES:
         connected = {name: name if name in inputs else f"{side}:{name}" for name in ports}
@@ -190,9 +194,9 @@ def pair(folder: Path, scope: Scope) -> str:
         lines.append(_instance(side, f"{side}_side", connected, {}))
     head = f"module pair({', '.join(map(_escaped, inputs))}, output different);"
     beyond = [f"{names[name]}>= {limit}" for name, limit in scope.below]
-    last = [f"|{names[name]}" for name in scope.last]
-    lines.append(f"always @(posedge clk) behind_last <= {' || '.join(['0', *last])};")
-    lines.append(f"assign now = {' || '.join(['behind_last', *beyond])};")
+    ends = [f"({condition.format_map(names)})" for condition in scope.ends]
+    lines.append(f"always @(posedge clk) behind_end <= {' || '.join(['0', *ends])};")
+    lines.append(f"assign now = {' || '.join(['behind_end', *beyond])};")
     lines.append(f"assign different = !now && ({' || '.join(different)});")
     return "\n".join([_RAM_PAIR, _PRODUCT_PAIR, head, *lines, "endmodule\n"])
 

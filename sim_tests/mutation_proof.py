@@ -1,9 +1,9 @@
 """Proofs that a mutant does what the processor does, by Yosys and the model checker in its ABC.
 
 Processor and mutant run side by side on the same free inputs from reset; the property that no output ever
-differs is proved by induction over signals that correspond, and by property-directed reachability. Memories
-are cut out: what is written must be equal, and what is read is free, but the same for both if both read the same row.
-So may be products, which are too much for a model checker.
+differs is proved by induction over signals that correspond, and by property-directed reachability; where registers are
+compared too, by induction over a few cycles. Memories are cut out: what is written must be equal, and what is read is free,
+but the same for both if both read the same row. So may be products, which are too much for a model checker.
 """
 
 import inspect
@@ -21,9 +21,9 @@ from sim_tests.mutation_pair import CUT_PRODUCT, PRODUCT, pair, products
 from sim_tests.mutation_scope import Scope
 
 STATUS = "status.txt"
-EQUAL, UNKNOWN = "snl_UNSAT", "snl_UNK"
+EQUAL, DIFFERENT = "snl_UNSAT", "snl_SAT"
 MOST_SECONDS = 1800
-"""For all that comes before the model checker, which has a limit of its own."""
+"""For a command that has no limit of its own."""
 
 _REDUCE = ("read_aiger miter.aig", "scleanup", "lcorr", "write_aiger reduced.aig")
 SEARCHES = ("pdr", "pdr -n")
@@ -64,25 +64,27 @@ def equal(plain: Path, change: str, scope: Scope, seconds: int) -> bool:
         if reduced[0].split()[3:] == [b"0", b"1", b"0"]:
             return reduced[1] == b"0"
         if scope.registers:
-            # What none of the first cycles shows, and no cycle behind STEPS that do not.
-            first = _search(folder, f"bmc3 -F {STEPS + 1} -T {seconds}", MOST_SECONDS)
-            further = _search(folder, f"ind -F {STEPS}", seconds)
-            if first == (UNKNOWN, STEPS) and further[0] == EQUAL:
+            # What none of the first cycles shows, and none behind fewer than STEPS that do not.
+            first, last = _search(folder, f"bmc3 -F {STEPS} -T {seconds}")
+            if first == DIFFERENT:
+                return False
+            if last == STEPS - 1 and _search(folder, f"ind -F {STEPS}", seconds)[0] == EQUAL:
                 return True
         for search in SEARCHES:
-            found, _ = _search(folder, f"{search} -T {seconds}", MOST_SECONDS)
-            if found != UNKNOWN:
+            found, _ = _search(folder, f"{search} -T {seconds}")
+            if found in (EQUAL, DIFFERENT):
                 return found == EQUAL
         return False
 
 
-def _search(folder: Path, search: str, seconds: int) -> tuple[str, int]:
-    """What a search found, and the last cycle that it is known to hold for."""
+def _search(folder: Path, search: str, seconds: float = MOST_SECONDS) -> tuple[str, int]:
+    """What a search found, `EQUAL`, `DIFFERENT` or anything else; of `bmc3`, up to which cycle."""
+    (folder / STATUS).unlink(missing_ok=True)
     commands = ("read_aiger reduced.aig", search, f"write_status {STATUS}")
     try:
         _abc(folder, "check", commands, seconds)
     except GaveUpError:
-        return UNKNOWN, -1
+        return "", -1
     found, cycle, *_ = (folder / STATUS).read_text().split()
     return found, int(cycle)
 

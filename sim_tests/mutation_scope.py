@@ -1,20 +1,21 @@
 """Where a proof compares a mutant with the processor: modules, what of them is looked into, and limits of signals."""
 
 import dataclasses
-import re
 from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
 from hw.core.operands import State
 from hw.core.retirement import in_flight
-from hw.spec.instructions import LOOP_DEPTH, Unit, operation_fields
+from hw.spec.instructions import EXECUTE, LOOP_DEPTH, Unit, operation_fields
 from hw.spec.machine import MachineSpec
 from hw.spec.registers import Counter
 from sim_tests.mutation import PROCESSOR, RAM, instances, modules_below
 
 CYCLES = 1 << 31
 """No run of a test takes so many: at a million simulated cycles a second it would be one of half an hour."""
+UNITS = {f"lpu_sequencer_{unit.name.lower()}": unit for unit in Unit}
+"""The unit of each sequencer."""
 PARTNERS = {
     "lpu_sequencer_ld": "lpu_load_unit",
     "lpu_sequencer_st": "lpu_store_unit",
@@ -23,9 +24,8 @@ PARTNERS = {
     "lpu_sequencer_sys": "lpu_system_unit",
 }
 """A sequencer, and the unit that says which of its outputs count, and when."""
-OBSERVED_WHILE_VALID = tuple(name for name in PARTNERS if name != "lpu_sequencer_sys")
+OBSERVED_WHILE_VALID = tuple(name for name, unit in UNITS.items() if unit != Unit.SYS)
 """Sequencers whose units do not look at an operation that is not offered. SYS reads its buffer anyway."""
-UNITS = {f"lpu_sequencer_{unit.name.lower()}": unit for unit in Unit}
 Limits = tuple[tuple[str, int], ...]
 
 
@@ -43,15 +43,15 @@ class Scope:
     below : tuple of (str, int)
         Signals of the module, registers or inputs, and limits: only what happens before one of them reaches its limit is
         compared. In that cycle all other inputs are zero, and the module is reset.
-    last : tuple of str
-        Inputs or outputs of the module: behind a cycle in which one of them is not zero it is as beyond a limit.
+    ends : tuple of str
+        Conditions in Verilog, with signals in braces: behind a cycle in which one of them holds it is as beyond a limit.
     narrow : tuple of (str, int)
         Inputs of the module, and how many of their bits are free; those above are zero.
     unused : tuple of (str, str)
-        Signals, and in Verilog when they do not matter: outputs or registers may differ then, and so may inputs.
+        Signals, and a condition like those of `ends`: when it holds, outputs and registers may differ, and so may inputs.
     registers : bool
-        Registers of the module are compared like outputs, so that what is to be proved is a step of induction. What is
-        read of a memory stays as long as the same row is read.
+        Registers of the module, but those with limits, are compared like outputs, so that what is to be proved is a step of
+        induction. What is read of a memory stays as long as the same row is read and not written.
     cut_products : bool
         Products are cut out: they may be anything, but a bit of theirs is the same for both sides as long as no bit of a
         factor that it depends on differs.
@@ -60,7 +60,7 @@ class Scope:
     module: str
     opened: tuple[str, ...] = ()
     below: tuple[tuple[str, int], ...] = ()
-    last: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
     narrow: tuple[tuple[str, int], ...] = ()
     unused: tuple[tuple[str, str], ...] = ()
     registers: bool = False
@@ -77,7 +77,7 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
         numbers = [Counter.BYTES_READ, Counter.BYTES_WRITTEN]
         numbers += [first + unit for first in (Counter.BUSY, Counter.WAIT) for unit in Unit]
         return {"command__cycle": CYCLES} | {f"counter{int(number)}": CYCLES for number in numbers}
-    if module.startswith("lpu_sequencer_"):
+    if module in UNITS:
         # Behind its last instruction a program ends with an error.
         return {"cycle": CYCLES, "program_counter": spec.instructions}
     if module == "lpu_matrix_sequence":
@@ -89,29 +89,30 @@ def limits(module: str, spec: MachineSpec) -> dict[str, int]:
     return {}
 
 
-def _sequencer(text: str, module: str, opened: tuple[str, ...], below: Limits) -> Scope:
-    """A sequencer up to its first illegal instruction and as long as nobody writes its instructions.
+def _sequencer(module: str, opened: tuple[str, ...], below: Limits) -> Scope:
+    """A sequencer up to the cycle of its first illegal instruction, if nobody writes its instructions during a run.
 
-    The rounds of a loop that is not open do not matter, nor do operands that are not offered.
+    The rounds of a loop that is not open do not matter, nor any behind HALT, nor do operands that are not offered. What it does
+    behind an illegal instruction is left to programs with faults.
     """
     halted, offer = State.HALTED.value, State.OFFER.value
     unused = [
         (f"rounds{level}", f"{{state}} == {halted} || {{depth}} <= {level}")
         for level in range(LOOP_DEPTH)
     ]
-    fields = [name for name, _ in operation_fields(UNITS[module])]
-    unused += [
-        (name, f"{{state}} != {offer}")
-        for name in fields
-        if re.search(rf"reg [^;]*\b{name} =", text)
-    ]
     if module in OBSERVED_WHILE_VALID:
+        parts = {field.name for field in EXECUTE[UNITS[module]]}
+        unused += [
+            (name, f"{{state}} != {offer}")
+            for name, _ in operation_fields(UNITS[module])
+            if parts & {f"{name}_cap", f"{name}_base"}
+        ]
         unused.append(("o__payload", "!{o__valid}"))
     return Scope(
         module,
         opened,
         below,
-        last=("illegal", "write__enable"),
+        ends=("{illegal}", f"|{{write__enable}} && {{state}} != {halted}"),
         unused=tuple(unused),
         registers=True,
         cut_products=True,
@@ -119,7 +120,7 @@ def _sequencer(text: str, module: str, opened: tuple[str, ...], below: Limits) -
 
 
 def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scope]:
-    """Ever wider scopes for a change of a module.
+    """Scopes for a change of a module, roughly from the narrowest to the widest.
 
     The module alone; the same within its limits; a sequencer and its registers; the module with all that is in it; the one
     that uses it, if there is only one; the whole of its unit and the partner of that, in the processor, without what
@@ -136,13 +137,12 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     known = limits(module, spec)
     if known:
         result.append(Scope(module, below=tuple(known.items())))
-    if module.startswith("lpu_sequencer_"):
+    inner = tuple(name for name in modules_below(modules, module) if name != module)
+    if module in UNITS:
         result.append(Scope(module, narrow=(("cycle", exact_log2(CYCLES)),)))
-    below = [name for name in modules_below(modules, module) if name != module]
-    if module.startswith("lpu_sequencer_"):
-        result.append(_sequencer(modules[module], module, tuple(below), tuple(known.items())))
-    if below and module != PROCESSOR:
-        result.append(Scope(module, tuple(below)))
+        result.append(_sequencer(module, inner, tuple(known.items())))
+    if inner and module != PROCESSOR:
+        result.append(Scope(module, inner))
     users = [name for name, text in modules.items() if module in instances(text)]
     if len(users) == 1 and PROCESSOR not in {module, *users}:
         result.append(Scope(users[0], tuple(modules_below(modules, module))))

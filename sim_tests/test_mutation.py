@@ -213,29 +213,29 @@ endmodule
 
 
 @pytest.mark.parametrize(
-    ("new", "last", "same"),
+    ("new", "ends", "same"),
     [
-        ("if (state == 2) sum", ("store", "wrong"), True),
-        ("if (state == 2) sum", ("wrong",), False),
-        ("if (state == 1) sum", ("store", "wrong"), False),
-        ("if (state >= 2) sum", ("store", "wrong"), True),
-        ("if (state == 3 && !row) sum", ("store", "wrong"), False),
+        ("if (state == 2) sum", ("{store}", "{wrong}"), True),
+        ("if (state == 2) sum", ("{wrong}",), False),
+        ("if (state == 1) sum", ("{store}", "{wrong}"), False),
+        ("if (state >= 2) sum", ("{store}", "{wrong}"), True),
+        ("if (state == 3 && !row) sum", ("{store}", "{wrong}"), False),
     ],
 )
 def test_what_is_not_offered_does_not_count(
-    new: str, last: tuple[str, ...], same: bool, tmp_path: Path
+    new: str, ends: tuple[str, ...], same: bool, tmp_path: Path
 ) -> None:
     """A sum is taken a cycle too early, of a row that stays unless it is written."""
     unused = (("sum", "!{valid}"),)
-    scope = Scope("lpu_small", last=last, unused=unused, registers=True)
+    scope = Scope("lpu_small", ends=ends, unused=unused, registers=True)
     assert proved(tmp_path, OFFERED, "if (state == 3) sum", new, scope) == same
 
 
-@pytest.mark.parametrize(("last", "same"), [(("wrong",), True), ((), False)])
-def test_what_lies_behind_the_last_cycle_does_not_count(
-    last: tuple[str, ...], same: bool, tmp_path: Path
+@pytest.mark.parametrize(("ends", "same"), [(("{wrong}",), True), ((), False)])
+def test_what_lies_behind_the_end_does_not_count(
+    ends: tuple[str, ...], same: bool, tmp_path: Path
 ) -> None:
-    scope = Scope("lpu_small", last=last, registers=True)
+    scope = Scope("lpu_small", ends=ends, registers=True)
     assert proved(tmp_path, OFFERED, "wrong ? 6", "wrong ? 5", scope) == same
 
 
@@ -253,8 +253,15 @@ def test_no_unit_looks_at_an_operation_that_is_not_offered(unit: str) -> None:
     _, netlist, _ = setup()
     modules = split_modules((netlist.folder / "plain.v").read_text())
     parts = tuple(sorted(set(instances(modules[unit])) - {RAM}))
-    scope = Scope(unit, parts, unused=(("i__payload", "!{i__valid}"),), cut_products=True)
-    assert equal(netlist.folder / "plain.il", "", scope, PROOF_SECONDS)
+    for condition, same in (("!{i__valid}", True), ("{i__valid}", False)):
+        scope = Scope(unit, parts, unused=(("i__payload", condition),), cut_products=True)
+        assert equal(netlist.folder / "plain.il", "", scope, PROOF_SECONDS) == same
+
+
+def test_conditions_are_of_signals_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lpu_small has no total"):
+        scope = Scope("lpu_small", unused=(("total", "!{go}"),))
+        proved(tmp_path, LIMITED, "level == 4", "level >= 4", scope)
 
 
 PRODUCT = """
