@@ -31,7 +31,7 @@ test-all: lint
 	$(BIN)/python -m pytest -q -n 2
 
 clean:
-	rm -rf $(VENV) build dist waves .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist waves lpu-demo .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
