@@ -122,7 +122,7 @@ def _sequencer(module: str, opened: tuple[str, ...], below: Limits) -> Scope:
 def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scope]:
     """Scopes for a change of a module, roughly from the narrowest to the widest.
 
-    The module alone; the same within its limits; a sequencer and its registers; the module with all that is in it; the one
+    A sequencer and its registers; the module alone; the same within its limits; the module with all that is in it; the one
     that uses it, if there is only one; the whole of its unit and the partner of that, in the processor, without what
     products are, and with it.
 
@@ -133,14 +133,14 @@ def scopes(modules: dict[str, str], module: str, spec: MachineSpec) -> list[Scop
     module : str
     spec : MachineSpec
     """
-    result = [Scope(module)]
     known = limits(module, spec)
+    inner = tuple(name for name in modules_below(modules, module) if name != module)
+    result = [_sequencer(module, inner, tuple(known.items()))] if module in UNITS else []
+    result.append(Scope(module))
     if known:
         result.append(Scope(module, below=tuple(known.items())))
-    inner = tuple(name for name in modules_below(modules, module) if name != module)
     if module in UNITS:
         result.append(Scope(module, narrow=(("cycle", exact_log2(CYCLES)),)))
-        result.append(_sequencer(module, inner, tuple(known.items())))
     if inner and module != PROCESSOR:
         result.append(Scope(module, inner))
     users = [name for name, text in modules.items() if module in instances(text)]
